@@ -1,0 +1,314 @@
+//! A batch as it is laid out before compression: one column per kind of value, because like compresses well beside like.
+
+use echovisor_event::{Digest, Position, Term, limits::BATCH_EVENTS_MAX, limits::BATCH_PAYLOAD_MAX};
+use rkyv::{Archive, Serialize};
+
+use crate::{
+    batch::{self, Batch, Entry, Head, Mark},
+    flow::{self, FlowTable},
+    record::code,
+    varint,
+};
+
+/// The layout of a batch; docs/formats/log.md tells what stands in each column. rkyv keeps their order: the long ones
+/// come first, so that the distances of the short ones from the root hardly change from batch to batch.
+#[derive(Archive, Serialize, Default)]
+pub(crate) struct Columns {
+    pub(crate) payload: Vec<u8>,
+    pub(crate) headers: Vec<u8>,
+    pub(crate) flows: Vec<u8>,
+    pub(crate) lengths: Vec<u8>,
+    pub(crate) numbers: Vec<u8>,
+    pub(crate) steps: Vec<u8>,
+    pub(crate) codes: Vec<u8>,
+    pub(crate) head: Vec<u8>,
+}
+
+/// A batch whose bytes do not say what a batch may say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{column} of record {record}: {problem}")]
+pub struct ColumnError {
+    /// The column that is wrong.
+    pub column: &'static str,
+    /// The record at which it was noticed, counted from 0.
+    pub record: usize,
+    /// What is wrong with it.
+    pub problem: &'static str,
+}
+
+impl Columns {
+    /// Lays out a batch. `clock` is the virtual time of the last clock record before it, and is carried on.
+    ///
+    /// The caller has checked that positions and clock do not go back.
+    pub(crate) fn pack(&mut self, head: &Head, batch: &Batch, flows: &mut FlowTable, clock: &mut u64) {
+        self.clear();
+        self.pack_head(head);
+        let mut at = head.from;
+        let mut payload = batch.payload();
+        for entry in batch.entries() {
+            self.codes.push(entry.code);
+            varint::put(&mut self.steps, entry.at.0 - at.0);
+            at = entry.at;
+            let (bytes, rest) = payload.split_at(usize::from(entry.len));
+            payload = rest;
+            match entry.code {
+                code::CLOCK => {
+                    varint::put(&mut self.numbers, entry.number - *clock);
+                    *clock = entry.number;
+                }
+                code::WALL => varint::put(&mut self.numbers, entry.number),
+                code::FRAME => flows.split(bytes, self),
+                code::CONSOLE | code::ENTROPY => {
+                    varint::put(&mut self.lengths, bytes.len() as u64);
+                    self.payload.extend_from_slice(bytes);
+                }
+                _ => self.payload.extend_from_slice(bytes),
+            }
+        }
+    }
+
+    fn pack_head(&mut self, head: &Head) {
+        let Head {
+            term,
+            sequence,
+            from,
+            mark,
+            chain: _,
+        } = head;
+        let watermark = mark.watermark.0;
+        for value in [
+            term.0,
+            *sequence,
+            from.0,
+            watermark - from.0,
+            watermark - mark.released.0,
+            watermark - mark.trail_at.0,
+        ] {
+            varint::put(&mut self.head, value);
+        }
+        self.head.extend_from_slice(&mark.trail.to_le_bytes());
+    }
+
+    fn clear(&mut self) {
+        let Columns {
+            payload,
+            headers,
+            flows,
+            lengths,
+            numbers,
+            steps,
+            codes,
+            head,
+        } = self;
+        for column in [payload, headers, flows, lengths, numbers, steps, codes, head] {
+            column.clear();
+        }
+    }
+}
+
+/// The columns of a batch that came from outside, read from their fronts.
+pub(crate) struct Reader<'a> {
+    pub(crate) payload: Column<'a>,
+    pub(crate) headers: Column<'a>,
+    pub(crate) flows: Column<'a>,
+    pub(crate) lengths: Column<'a>,
+    numbers: Column<'a>,
+    steps: Column<'a>,
+    codes: &'a [u8],
+    head: Column<'a>,
+    record: usize,
+}
+
+/// What is left of one column.
+pub(crate) struct Column<'a> {
+    name: &'static str,
+    bytes: &'a [u8],
+}
+
+/// What is wrong with a column, before it is known at which record.
+pub(crate) struct Problem(pub(crate) &'static str, pub(crate) &'static str);
+
+impl<'a> Column<'a> {
+    pub(crate) fn number(&mut self) -> Result<u64, Problem> {
+        varint::take(&mut self.bytes).ok_or(Problem(self.name, "not a number"))
+    }
+
+    pub(crate) fn bytes(&mut self, len: usize) -> Result<&'a [u8], Problem> {
+        let (bytes, rest) = self
+            .bytes
+            .split_at_checked(len)
+            .ok_or(Problem(self.name, "too short"))?;
+        self.bytes = rest;
+        Ok(bytes)
+    }
+
+    /// A length that is at most `max`.
+    pub(crate) fn length(&mut self, max: usize) -> Result<usize, Problem> {
+        let len = self.number()?;
+        usize::try_from(len)
+            .ok()
+            .filter(|len| *len <= max)
+            .ok_or(Problem(self.name, "longer than its kind may be"))
+    }
+
+    fn end(&self) -> Result<(), Problem> {
+        if self.bytes.is_empty() {
+            Ok(())
+        } else {
+            Err(Problem(self.name, "bytes beyond the last record"))
+        }
+    }
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(columns: &'a ArchivedColumns) -> Reader<'a> {
+        let column = |name, bytes| Column { name, bytes };
+        Reader {
+            payload: column("payload", &columns.payload),
+            headers: column("headers", &columns.headers),
+            flows: column("flows", &columns.flows),
+            lengths: column("lengths", &columns.lengths),
+            numbers: column("numbers", &columns.numbers),
+            steps: column("steps", &columns.steps),
+            codes: &columns.codes,
+            head: column("head", &columns.head),
+            record: 0,
+        }
+    }
+
+    /// Takes the head, and checks it against itself. Its chain is for the caller to compute.
+    pub(crate) fn head(&mut self) -> Result<Head, ColumnError> {
+        self.take_head().map_err(|problem| self.locate(problem))
+    }
+
+    fn take_head(&mut self) -> Result<Head, Problem> {
+        let mut next = || self.head.number();
+        let (term, sequence, from, span, unreleased, trail_lag) =
+            (next()?, next()?, next()?, next()?, next()?, next()?);
+        let trail = self
+            .head
+            .bytes(8)?
+            .try_into()
+            .map(u64::from_le_bytes)
+            .unwrap_or_default();
+        self.head.end()?;
+        let watermark = from
+            .checked_add(span)
+            .ok_or(Problem("head", "the watermark is beyond every position"))?;
+        let back = |lag| {
+            watermark
+                .checked_sub(lag)
+                .map(Position)
+                .ok_or(Problem("head", "a position before boot"))
+        };
+        Ok(Head {
+            term: Term(term),
+            sequence,
+            from: Position(from),
+            mark: Mark {
+                watermark: Position(watermark),
+                released: back(unreleased)?,
+                trail,
+                trail_at: back(trail_lag)?,
+            },
+            chain: Digest::default(),
+        })
+    }
+
+    /// Takes all records into `batch`, which is empty, and checks that nothing is left over.
+    pub(crate) fn records(
+        &mut self,
+        head: &Head,
+        batch: &mut Batch,
+        flows: &mut FlowTable,
+        clock: &mut u64,
+    ) -> Result<(), ColumnError> {
+        if self.codes.len() > BATCH_EVENTS_MAX {
+            return Err(ColumnError {
+                column: "codes",
+                record: BATCH_EVENTS_MAX,
+                problem: "too many records",
+            });
+        }
+        let (entries, payload) = batch.parts_mut();
+        let mut at = head.from.0;
+        for (record, code) in self.codes.iter().copied().enumerate() {
+            self.record = record;
+            let result = self.take_record(code, &mut at, payload, flows, clock);
+            let entry = result.map_err(|problem| self.locate(problem))?;
+            if entry.at > head.mark.watermark {
+                return Err(self.locate(Problem("steps", "a position beyond the watermark")));
+            }
+            if payload.len() > BATCH_PAYLOAD_MAX {
+                return Err(self.locate(Problem("payload", "more than a batch may hold")));
+            }
+            if code == code::STOP && record + 1 != self.codes.len() {
+                return Err(self.locate(Problem("codes", "records after a stop")));
+            }
+            entries.push(entry);
+        }
+        for column in [
+            &self.payload,
+            &self.headers,
+            &self.flows,
+            &self.lengths,
+            &self.numbers,
+            &self.steps,
+        ] {
+            column.end().map_err(|problem| self.locate(problem))?;
+        }
+        Ok(())
+    }
+
+    fn take_record(
+        &mut self,
+        code: u8,
+        at: &mut u64,
+        payload: &mut Vec<u8>,
+        flows: &mut FlowTable,
+        clock: &mut u64,
+    ) -> Result<Entry, Problem> {
+        let max = batch::longest(code).ok_or(Problem("codes", "a code that this version does not know"))?;
+        *at = at
+            .checked_add(self.steps.number()?)
+            .ok_or(Problem("steps", "beyond every position"))?;
+        let before = payload.len();
+        let mut number = 0;
+        match code {
+            code::CLOCK => {
+                number = clock
+                    .checked_add(self.numbers.number()?)
+                    .ok_or(Problem("numbers", "beyond all time"))?;
+                *clock = number;
+            }
+            code::WALL => number = self.numbers.number()?,
+            code::FRAME => flows.join(self, payload)?,
+            code::CONSOLE | code::ENTROPY => {
+                let len = self.lengths.length(max)?;
+                payload.extend_from_slice(self.payload.bytes(len)?);
+            }
+            _ => payload.extend_from_slice(self.payload.bytes(max)?),
+        }
+        let len = (payload.len() - before) as u16;
+        Ok(Entry {
+            at: Position(*at),
+            code,
+            len,
+            number,
+        })
+    }
+
+    fn locate(&self, Problem(column, problem): Problem) -> ColumnError {
+        ColumnError {
+            column,
+            record: self.record,
+            problem,
+        }
+    }
+}
+
+/// The longest frame fits the length that an entry holds.
+const _: () = assert!(flow::FRAME_LEN_MAX <= u16::MAX as usize);
+
+#[cfg(test)]
+mod tests;

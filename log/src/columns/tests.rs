@@ -1,0 +1,152 @@
+//! Each check of a batch that came from outside, one by one.
+
+use echovisor_event::{Event, Nanos};
+use rkyv::rancor;
+
+use super::*;
+use crate::Record;
+
+fn head() -> Head {
+    let mark = Mark {
+        watermark: Position(30),
+        released: Position(20),
+        trail: 9,
+        trail_at: Position(29),
+    };
+    Head {
+        term: Term(1),
+        sequence: 5,
+        from: Position(10),
+        mark,
+        chain: Digest::default(),
+    }
+}
+
+/// The columns of a batch with one record of each kind.
+fn columns() -> Columns {
+    let mut batch = Batch::new();
+    let records = [
+        Record::Event(Event::Clock(Nanos(1000))),
+        Record::Event(Event::Wall(77)),
+        Record::Event(Event::Frame(b"frame")),
+        Record::Event(Event::Console(b"console")),
+        Record::Event(Event::Entropy(b"entropy")),
+        Record::Checkpoint(Digest([3; 32])),
+        Record::Stop,
+    ];
+    for (at, record) in (10..).zip(records) {
+        batch.push(Position(at), record).unwrap();
+    }
+    let mut columns = Columns::default();
+    columns.pack(&head(), &batch, &mut FlowTable::default(), &mut 0);
+    columns
+}
+
+fn read(columns: &Columns) -> Result<(Head, Batch), ColumnError> {
+    let bytes = rkyv::to_bytes::<rancor::Panic>(columns).unwrap();
+    let mut reader = Reader::new(rkyv::access::<ArchivedColumns, rancor::Error>(&bytes).unwrap());
+    let head = reader.head()?;
+    let mut batch = Batch::new();
+    reader.records(&head, &mut batch, &mut FlowTable::default(), &mut 0)?;
+    Ok((head, batch))
+}
+
+/// A column of numbers.
+fn numbers(values: &[u64]) -> Vec<u8> {
+    let mut out = Vec::new();
+    values.iter().for_each(|value| varint::put(&mut out, *value));
+    out
+}
+
+fn head_column(values: [u64; 6]) -> Vec<u8> {
+    [numbers(&values), vec![0; 8]].concat()
+}
+
+#[test]
+fn a_valid_batch_is_read() {
+    let (found, batch) = read(&columns()).unwrap();
+    assert_eq!(found, head());
+    assert_eq!(batch.len(), 7);
+}
+
+#[test]
+fn every_contradiction_is_refused_and_named() {
+    type Change = fn(&mut Columns);
+    let cases: [(&str, usize, Change); 23] = [
+        ("head", 0, |columns| columns.head.truncate(13)),
+        ("head", 0, |columns| columns.head.push(0)),
+        ("head", 0, |columns| {
+            columns.head = head_column([1, 5, u64::MAX, 1, 0, 0])
+        }),
+        ("head", 0, |columns| {
+            columns.head = head_column([1, 5, 10, 20, 31, 0])
+        }),
+        ("head", 0, |columns| {
+            columns.head = head_column([1, 5, 10, 20, 0, 31])
+        }),
+        ("codes", 3, |columns| columns.codes[3] = 6),
+        ("codes", 0, |columns| columns.codes[0] = code::STOP),
+        ("codes", BATCH_EVENTS_MAX, |columns| {
+            columns.codes = vec![code::STOP; BATCH_EVENTS_MAX + 1]
+        }),
+        ("steps", 6, |columns| columns.steps[6] = 16),
+        ("steps", 6, |columns| {
+            columns.steps.pop();
+            varint::put(&mut columns.steps, u64::MAX);
+        }),
+        ("steps", 6, |columns| columns.steps.truncate(6)),
+        ("steps", 6, |columns| columns.steps.push(0)),
+        ("numbers", 1, |columns| columns.numbers = numbers(&[1])),
+        ("numbers", 6, |columns| columns.numbers.push(1)),
+        ("flows", 2, |columns| columns.flows[0] = 1),
+        ("flows", 2, |columns| columns.flows.clear()),
+        ("headers", 6, |columns| columns.headers.push(0)),
+        ("lengths", 4, |columns| columns.lengths = numbers(&[5, 7])),
+        ("lengths", 2, |columns| columns.lengths = numbers(&[9217, 7, 7])),
+        ("lengths", 3, |columns| columns.lengths = numbers(&[5, 4097, 7])),
+        ("lengths", 3, |columns| {
+            columns.lengths = numbers(&[5, u64::MAX, 7])
+        }),
+        ("payload", 5, |columns| columns.payload.truncate(40)),
+        ("payload", 6, |columns| columns.payload.push(0)),
+    ];
+    for (index, (column, record, change)) in cases.into_iter().enumerate() {
+        let mut columns = columns();
+        change(&mut columns);
+        let error = read(&columns).map(|(head, _)| head).unwrap_err();
+        assert_eq!(
+            (error.column, error.record),
+            (column, record),
+            "case {index}: {error}"
+        );
+    }
+}
+
+#[test]
+fn numbers_stay_in_their_range() {
+    let clocks = |values: &[u64]| Columns {
+        codes: vec![code::CLOCK; values.len()],
+        steps: vec![0; values.len()],
+        numbers: numbers(values),
+        head: columns().head,
+        ..Columns::default()
+    };
+    assert!(read(&clocks(&[u64::MAX])).is_ok());
+    let error = read(&clocks(&[u64::MAX, 1])).map(|(head, _)| head).unwrap_err();
+    assert_eq!((error.column, error.record), ("numbers", 1), "{error}");
+}
+
+#[test]
+fn the_payload_is_bounded_as_a_whole() {
+    let count = BATCH_PAYLOAD_MAX / 4096 + 1;
+    let columns = Columns {
+        codes: vec![code::ENTROPY; count],
+        steps: vec![0; count],
+        lengths: numbers(&vec![4096; count]),
+        payload: vec![0; 4096 * count],
+        head: columns().head,
+        ..Columns::default()
+    };
+    let error = read(&columns).map(|(head, _)| head).unwrap_err();
+    assert_eq!((error.column, error.record), ("payload", count - 1), "{error}");
+}

@@ -1,0 +1,112 @@
+//! Frames, coded against the frame before them in the same flow.
+//!
+//! The headers of a TCP connection say nearly the same in every frame: addresses and ports stay, sequence numbers go on
+//! where the last frame ended, checksums follow from the rest. Of such a frame only its flow, what is not as expected, and
+//! its data are kept. Every other frame stands as it is. Both sides keep the same table of flows, because both learn from
+//! the same frames.
+
+mod tcp;
+
+use std::collections::HashMap;
+
+use echovisor_event::limits::FRAME_MAX;
+
+use crate::{
+    columns::{Columns, Problem, Reader},
+    varint,
+};
+use tcp::{Changes, Header, Key};
+
+/// The longest frame that [`FlowTable::join`] hands out, bytes.
+pub(crate) const FRAME_LEN_MAX: usize = FRAME_MAX;
+
+/// Flows that are remembered; the oldest makes room. A server's connections should fit: one that does not costs what its
+/// frames cost uncoded.
+const FLOWS_MAX: usize = 1024;
+
+/// What is expected of the next frame of each flow.
+#[derive(Default)]
+pub(crate) struct FlowTable {
+    flows: Vec<Header>,
+    slots: HashMap<Key, usize>,
+    /// The slot that is given away next.
+    oldest: usize,
+    scratch: Vec<u8>,
+}
+
+impl FlowTable {
+    /// Appends `frame` to the columns.
+    pub(crate) fn split(&mut self, frame: &[u8], columns: &mut Columns) {
+        let Some(header) = Header::parse(frame) else {
+            return put_whole(frame, columns);
+        };
+        let data = &frame[header.len()..];
+        let slot = self.slots.get(&header.key()).copied();
+        if let Some(slot) = slot
+            && let Some(changes) = self.flows[slot].changes(&header)
+        {
+            // What is sent must be what was received: rebuild it here, as the receiver will.
+            self.scratch.clear();
+            let rebuilt = self.flows[slot].apply(&changes, data, &mut self.scratch);
+            if self.scratch == frame {
+                varint::put(&mut columns.flows, slot as u64 + 1);
+                varint::put(&mut columns.lengths, data.len() as u64);
+                changes.put(&mut columns.headers);
+                columns.payload.extend_from_slice(data);
+                self.flows[slot] = rebuilt;
+                return;
+            }
+        }
+        put_whole(frame, columns);
+        self.learn(header, slot);
+    }
+
+    /// Takes the next frame from the columns and appends it to `out`.
+    pub(crate) fn join(&mut self, columns: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Problem> {
+        let Some(slot) = columns.flows.number()?.checked_sub(1) else {
+            let len = columns.lengths.length(FRAME_MAX)?;
+            let frame = columns.payload.bytes(len)?;
+            out.extend_from_slice(frame);
+            if let Some(header) = Header::parse(frame) {
+                let slot = self.slots.get(&header.key()).copied();
+                self.learn(header, slot);
+            }
+            return Ok(());
+        };
+        let flow = usize::try_from(slot)
+            .ok()
+            .and_then(|slot| self.flows.get_mut(slot));
+        let flow = flow.ok_or(Problem("flows", "no such flow"))?;
+        let len = columns.lengths.length(FRAME_MAX - flow.len())?;
+        let changes = Changes::take(&mut columns.headers)?;
+        *flow = flow.apply(&changes, columns.payload.bytes(len)?, out);
+        Ok(())
+    }
+
+    /// Remembers the header of a frame that stands as it is.
+    fn learn(&mut self, header: Header, slot: Option<usize>) {
+        match slot {
+            Some(slot) => self.flows[slot] = header,
+            None => {
+                let slot = self.oldest;
+                self.oldest = (slot + 1) % FLOWS_MAX;
+                self.slots.insert(header.key(), slot);
+                match self.flows.get_mut(slot) {
+                    Some(flow) => {
+                        self.slots.remove(&std::mem::replace(flow, header).key());
+                    }
+                    None => self.flows.push(header),
+                }
+            }
+        }
+    }
+}
+
+fn put_whole(frame: &[u8], columns: &mut Columns) {
+    columns.flows.push(0);
+    varint::put(&mut columns.lengths, frame.len() as u64);
+    columns.payload.extend_from_slice(frame);
+}
+
+#[cfg(test)]
+mod tests;

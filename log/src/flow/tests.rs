@@ -1,0 +1,113 @@
+//! Every frame comes out as it went in, and those of a connection cost little.
+
+use echovisor_event::{Event, Position, Term};
+use proptest::{collection::vec, prelude::*};
+
+use super::{
+    FLOWS_MAX,
+    tcp::{Header, tcp_frame},
+};
+use crate::{Batch, Decoder, Encoder, Mark, Record, SegmentStart};
+
+/// Encodes frames as batches of one, decodes and compares; returns how many bytes each took in the columns.
+fn round_trip(frames: &[Vec<u8>]) -> Vec<usize> {
+    let start = SegmentStart::first(Term(1));
+    let (mut encoder, mut decoder) = (Encoder::new(start), Decoder::new(start));
+    let (mut batch, mut decoded) = (Batch::new(), Batch::new());
+    let mut empty = 0;
+    let mut sizes = Vec::new();
+    for (index, frame) in frames.iter().enumerate() {
+        batch.clear();
+        if index == 0 {
+            encode(&mut encoder, &mut decoder, &batch, &mut decoded);
+            empty = encoder.raw_len();
+        }
+        batch
+            .push(Position::BOOT, Record::Event(Event::Frame(frame)))
+            .unwrap();
+        encode(&mut encoder, &mut decoder, &batch, &mut decoded);
+        sizes.push(encoder.raw_len() - empty);
+    }
+    sizes
+}
+
+fn encode(encoder: &mut Encoder, decoder: &mut Decoder, batch: &Batch, decoded: &mut Batch) {
+    let encoded = encoder.encode(batch, Mark::default()).unwrap();
+    decoder.decode(encoded.body, decoded).unwrap();
+    assert!(batch.records().eq(decoded.records()));
+}
+
+/// A frame from this port, whose other fields follow from `number` as in a connection that sends 10 bytes each time.
+fn frame(port: u16, number: u32) -> Vec<u8> {
+    tcp_frame(
+        port,
+        100 + 10 * number,
+        7 + 5 * number,
+        number as u16,
+        b"0123456789",
+    )
+}
+
+#[test]
+fn frames_of_a_connection_cost_their_data() {
+    let sizes = round_trip(&(0..5).map(|number| frame(1, number)).collect::<Vec<_>>());
+    assert!(sizes[0] > 64 && sizes[1] < 24, "{sizes:?}");
+    // Alignment blurs it by three bytes: ten of data, mask, flow, length, code and steps.
+    assert!(sizes[2..].iter().all(|size| (15..19).contains(size)), "{sizes:?}");
+}
+
+#[test]
+fn wrong_checksums_survive() {
+    let mut frames: Vec<_> = (0..6).map(|number| frame(1, number)).collect();
+    frames[2][51] ^= 1;
+    frames[3][25] ^= 1;
+    frames[4][51] = 0;
+    frames[4][50] = 0;
+    round_trip(&frames);
+}
+
+#[test]
+fn more_connections_than_there_is_room_for() {
+    let ports = FLOWS_MAX as u16 + 10;
+    let frames: Vec<_> = (0..3)
+        .flat_map(|number| (1..ports).map(move |port| frame(port, number)))
+        .collect();
+    let sizes = round_trip(&frames);
+    // Each one was forgotten before it came again.
+    assert!(sizes.iter().all(|size| *size > 60));
+    let ports = FLOWS_MAX as u16;
+    let frames: Vec<_> = (0..3)
+        .flat_map(|number| (0..ports).map(move |port| frame(port, number)))
+        .collect();
+    let sizes = round_trip(&frames);
+    assert!(sizes[2 * usize::from(ports)..].iter().all(|size| *size < 24));
+}
+
+proptest! {
+    #[test]
+    fn every_frame_survives(
+        changes in vec((0u16..3, 0u32..4, vec((0usize..64, any::<u8>()), 0..3), any::<bool>(), 0usize..70), 1..40),
+    ) {
+        let frames: Vec<_> = changes
+            .into_iter()
+            .map(|(port, number, changes, mend, cut)| {
+                let mut frame = frame(port, number);
+                for (at, byte) in changes {
+                    frame[at] = byte;
+                }
+                if mend {
+                    super::tcp::mend(&mut frame);
+                }
+                let len = frame.len();
+                frame.truncate(len - cut.saturating_sub(60).min(len));
+                frame
+            })
+            .collect();
+        round_trip(&frames);
+    }
+
+    #[test]
+    fn every_byte_sequence_can_be_parsed(bytes in vec(any::<u8>(), 0..100)) {
+        let _ = Header::parse(&bytes);
+    }
+}

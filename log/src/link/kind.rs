@@ -1,0 +1,97 @@
+//! The kinds of messages: their numbers on the wire, and how long each may be.
+
+use super::message::Message;
+use crate::{
+    limits::{BODY_MAX, CHUNK_MAX, CONFIG_MAX, TEXT_MAX, VERSION},
+    varint,
+};
+
+/// Bytes of a control message beside its texts and configuration.
+const CONTROL_EXTRA: usize = 256;
+
+/// Declares the kinds once: number, name, longest body.
+macro_rules! kinds {
+    ($($name:ident = $number:literal, $max:expr;)*) => {
+        /// The kind of a message, by its number on the wire.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum MessageKind { $(#[doc = concat!("[`Message::", stringify!($name), "`].")] $name = $number,)* }
+
+        impl MessageKind {
+            /// The kind with this number.
+            #[must_use]
+            pub fn from_code(code: u8) -> Option<MessageKind> {
+                match code { $($number => Some(MessageKind::$name),)* _ => None }
+            }
+
+            /// Longest body, bytes.
+            #[must_use]
+            pub fn longest(self) -> usize {
+                match self { $(MessageKind::$name => $max,)* }
+            }
+        }
+
+        impl Message<'_> {
+            /// Which kind of message this is.
+            #[must_use]
+            pub fn kind(&self) -> MessageKind {
+                match self { $(Message::$name { .. } => MessageKind::$name,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    Hello = 1, TEXT_MAX + CONTROL_EXTRA;
+    Welcome = 2, CONTROL_EXTRA;
+    Refuse = 3, TEXT_MAX + 2;
+    ImageBegin = 4, CONFIG_MAX + CONTROL_EXTRA;
+    ImageChunk = 5, CHUNK_MAX;
+    ImageEnd = 6, 0;
+    Ready = 7, CONTROL_EXTRA;
+    Grant = 8, varint::LONGEST;
+    SegmentStart = 9, CONTROL_EXTRA;
+    Batch = 10, BODY_MAX;
+    Heartbeat = 11, 3 * varint::LONGEST;
+    Ack = 12, 3 * varint::LONGEST + 1;
+    Diverged = 13, TEXT_MAX + CONTROL_EXTRA;
+    Bye = 14, TEXT_MAX;
+}
+
+/// Bytes that are no message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// No message has this number.
+    #[error("a message of unknown kind {kind}")]
+    UnknownKind {
+        /// The number.
+        kind: u8,
+    },
+    /// Longer than a message of its kind can be.
+    #[error("a {kind:?} message of {len} bytes; at most {} are possible", .kind.longest())]
+    TooLong {
+        /// Its kind.
+        kind: MessageKind,
+        /// Its length, bytes.
+        len: usize,
+    },
+    /// The sender is no Echovisor.
+    #[error("the first bytes are not those of an Echovisor link")]
+    NotEchovisor,
+    /// The sender speaks another version.
+    #[error("the peer speaks version {theirs} of the link, we speak version {VERSION}")]
+    Version {
+        /// Its version.
+        theirs: u16,
+    },
+    /// The body does not hold what its kind says.
+    #[error("{kind:?} message: {field}: {problem}")]
+    Malformed {
+        /// Its kind.
+        kind: MessageKind,
+        /// The part that is wrong.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}

@@ -1,0 +1,203 @@
+//! What primary and secondary say to each other. Who says what when is decided by the recorder and the replayer.
+
+use echovisor_event::{Digest, NodeId, Position, Term, VmId};
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::{SegmentStart, limits::VERSION};
+
+/// One message. Large ones borrow their bytes: from the sender's batch, or from the receiver's buffer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// Secondary: the first message on a link.
+    Hello(Hello),
+    /// Primary: the answer to a hello.
+    Welcome(Welcome),
+    /// Either: the link is of no use, and why. The last message.
+    Refuse(Refuse),
+    /// Primary: a state image follows.
+    ImageBegin(ImageBegin),
+    /// Primary: the next bytes of the image; at most [`CHUNK_MAX`](crate::limits::CHUNK_MAX).
+    ImageChunk(&'a [u8]),
+    /// Primary: the image is complete.
+    ImageEnd,
+    /// Secondary: the image is loaded, and its state has this digest.
+    Ready(Ready),
+    /// Primary: from this position on the secondary may take over.
+    Grant(Position),
+    /// Primary: a segment begins; the batches that follow belong to it.
+    SegmentStart(SegmentStart),
+    /// Primary: the body of the next batch, as [`Encoder`](crate::Encoder) made it.
+    Batch(&'a [u8]),
+    /// Primary: it lives.
+    Heartbeat(Heartbeat),
+    /// Secondary: what it holds and how far it is.
+    Ack(Ack),
+    /// Secondary: its state is not the primary's.
+    Diverged(Diverged),
+    /// Either: the link is closed on purpose, and why. The last message.
+    Bye(String),
+}
+
+/// What stands for host and machine: two nodes with equal digests execute a guest alike.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// For people: what went into the digest, one fact per line.
+    pub text: String,
+    /// For comparison.
+    pub digest: Digest,
+}
+
+/// Who joins, and with what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// Version of the link's protocol that the sender speaks.
+    pub version: u16,
+    /// Who it is.
+    pub node: NodeId,
+    /// Its host and machine.
+    pub fingerprint: Fingerprint,
+    /// The virtual machine that it wants; `None` takes what there is.
+    pub vm: Option<VmId>,
+    /// The newest term that it knows of.
+    pub term: Term,
+    /// What it holds of the log, if the link was lost for a moment.
+    pub resume: Option<Resume>,
+}
+
+impl Hello {
+    /// A hello in this version of the protocol, for someone who holds nothing yet.
+    #[must_use]
+    pub fn new(node: NodeId, fingerprint: Fingerprint) -> Hello {
+        Hello {
+            version: VERSION,
+            node,
+            fingerprint,
+            vm: None,
+            term: Term(0),
+            resume: None,
+        }
+    }
+}
+
+/// Where to go on after the link was lost: the first batch that the secondary does not hold.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// Its segment.
+    pub segment: u64,
+    /// Its number.
+    pub sequence: u64,
+}
+
+/// Who protects itself with this secondary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// Version of the link's protocol that the sender speaks.
+    pub version: u16,
+    /// The virtual machine.
+    pub vm: VmId,
+    /// Who runs it.
+    pub node: NodeId,
+    /// In which term.
+    pub term: Term,
+    /// The primary's host and machine.
+    pub fingerprint: Digest,
+    /// Whether the log goes on where the hello asked for; else an image follows.
+    pub resumed: bool,
+}
+
+/// Why a link is of no use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refuse {
+    /// For programs.
+    pub code: RefuseCode,
+    /// For people.
+    pub text: String,
+}
+
+/// The reasons for a [`Refuse`] that a program may act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum RefuseCode {
+    /// A reason that this version does not know, or that has no code.
+    Other = 0,
+    /// The versions of the protocol differ.
+    Version = 1,
+    /// Another virtual machine was asked for.
+    WrongVm = 2,
+    /// Host or machine would execute the guest differently.
+    Fingerprint = 3,
+    /// One side knows of a newer term than the primary.
+    Superseded = 4,
+    /// There is a secondary already.
+    Busy = 5,
+    /// What was said does not belong here.
+    Protocol = 6,
+}
+
+impl RefuseCode {
+    /// The reason with this number; what is not known is [`RefuseCode::Other`].
+    #[must_use]
+    pub fn from_code(code: u16) -> RefuseCode {
+        use RefuseCode::{Busy, Fingerprint, Other, Protocol, Superseded, Version, WrongVm};
+        let known = [Version, WrongVm, Fingerprint, Superseded, Busy, Protocol];
+        known
+            .into_iter()
+            .find(|known| *known as u16 == code)
+            .unwrap_or(Other)
+    }
+}
+
+/// Announces a state image.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct ImageBegin {
+    /// Where the state was taken.
+    pub position: Position,
+    /// Bytes of all chunks.
+    pub bytes: u64,
+    /// The state's digest.
+    pub digest: Digest,
+    /// The machine's configuration, for the machine to read; at most [`CONFIG_MAX`](crate::limits::CONFIG_MAX) bytes.
+    pub config: Vec<u8>,
+}
+
+/// The secondary has loaded an image.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// The image's position.
+    pub position: Position,
+    /// The digest of the loaded state.
+    pub digest: Digest,
+}
+
+/// The primary lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// The primary's monotonic clock, nanoseconds, opaque to the secondary, which sends it back.
+    pub stamp: u64,
+    /// The watermark of the last batch.
+    pub watermark: Position,
+    /// Effects up to here have left the gate.
+    pub released: Position,
+}
+
+/// What the secondary holds and how far it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ack {
+    /// It holds every batch before this number.
+    pub sequence: u64,
+    /// The position that it has executed to.
+    pub executed: Position,
+    /// The stamp of the last heartbeat seen; 0 before the first.
+    pub echo: u64,
+    /// Whether what it holds is on its disk, too.
+    pub durable: bool,
+}
+
+/// The secondary's state is not the primary's.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Diverged {
+    /// Where it was noticed.
+    pub position: Position,
+    /// What differs, for people.
+    pub text: String,
+}

@@ -1,0 +1,48 @@
+//! Finding instructions whose results no log holds.
+//!
+//! Not every host can make these trap in ring 3, so a bare guest must not contain them. This finds mistakes, not malice:
+//! code that jumps into the middle of an instruction is not seen, and what it does is caught by trail and digest.
+
+use iced_x86::{Decoder, DecoderOptions, EncodingKind, Instruction, Mnemonic};
+
+/// An instruction that a bare guest must not contain.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the guest contains {instruction} at {address:#x}, whose result differs from run to run or from host to host")]
+pub struct Forbidden {
+    /// Its name.
+    pub instruction: String,
+    /// Where it is.
+    pub address: u64,
+}
+
+/// Disassembles each stretch of code; an error names the first forbidden instruction.
+pub(super) fn scan(code: &[(u64, &[u8])]) -> Result<(), Forbidden> {
+    let mut instruction = Instruction::default();
+    for (address, bytes) in code {
+        let mut decoder = Decoder::with_ip(64, bytes, *address, DecoderOptions::NONE);
+        while decoder.can_decode() {
+            decoder.decode_out(&mut instruction);
+            if is_forbidden(&instruction) {
+                let name = format!("{:?}", instruction.mnemonic()).to_uppercase();
+                return Err(Forbidden { instruction: name, address: instruction.ip() });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_forbidden(instruction: &Instruction) -> bool {
+    use Mnemonic::{
+        Cpuid, Rdpid, Rdpmc, Rdpru, Rdrand, Rdseed, Rdtsc, Rdtscp, Syscall, Sysenter, Vmcall, Vmmcall, Xgetbv, Xrstor,
+        Xsave, Xsavec, Xsaveopt,
+    };
+    let nondeterministic = matches!(
+        instruction.mnemonic(),
+        Rdtsc | Rdtscp | Rdrand | Rdseed | Rdpmc | Rdpid | Rdpru | Cpuid | Xgetbv | Xsave | Xsavec | Xsaveopt | Xrstor
+    );
+    // These lead to ring 0 or to the hypervisor, and there is nobody.
+    let leaves = matches!(instruction.mnemonic(), Syscall | Sysenter | Vmcall | Vmmcall);
+    // AVX state is neither saved nor compared; most hosts would raise #UD, but not all.
+    let vector = instruction.encoding() != EncodingKind::Legacy;
+    nondeterministic || leaves || vector
+}

@@ -1,0 +1,216 @@
+//! A vCPU of the Linux kernel's KVM.
+//!
+//! The machine keeps its own devices, so there is no in-kernel interrupt controller or timer: their state would change at
+//! moments that no log knows.
+
+mod cpuid;
+mod fingerprint;
+mod kick;
+pub mod msr;
+mod state;
+
+use std::{ptr::NonNull, sync::atomic::Ordering};
+
+use kvm_bindings::{
+    kvm_mp_state, kvm_run, kvm_userspace_memory_region, kvm_xcr, kvm_xcrs,
+};
+use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuExit, VcpuFd, VmFd};
+
+pub use self::{
+    fingerprint::Fingerprint,
+    kick::Kicker,
+    state::{DebugRegs, Events, Exception, Fpu, Interrupt, KvmState, Msr, Nmi, Regs, Segment, Sregs, Table},
+};
+use super::{Cpu, CpuError, CpuState, Exit, Reason};
+use crate::memory::Memory;
+
+/// A virtual machine of KVM with one vCPU.
+pub struct KvmCpu {
+    vcpu: VcpuFd,
+    /// The page that `vcpu` shares with the kernel.
+    run: NonNull<kvm_run>,
+    kicker: Kicker,
+    // KVM maps the guest's memory until the VM is gone: fields are dropped in order.
+    _vm: VmFd,
+    _memory: Memory,
+}
+
+// SAFETY: `run` points into a mapping that `vcpu` owns and that moves between threads with it.
+unsafe impl Send for KvmCpu {}
+
+/// The capabilities without which the machine does not start.
+pub const NEEDED: &[Cap] = &[
+    Cap::UserMemory,
+    Cap::ImmediateExit,
+    Cap::SyncRegs,
+    Cap::ExtCpuid,
+    Cap::MpState,
+    Cap::VcpuEvents,
+    Cap::Debugregs,
+    Cap::Xcrs,
+    msr::NEEDED[0],
+    msr::NEEDED[1],
+];
+
+impl KvmCpu {
+    /// Opens `/dev/kvm`, checks what it offers, and makes a virtual machine with `memory` at address zero.
+    ///
+    /// # Errors
+    /// If there is no KVM, no permission to use it, or it lacks something that the machine needs.
+    pub fn new(memory: &Memory) -> Result<KvmCpu, CpuError> {
+        let kvm = open()?;
+        let vm = kvm.create_vm().map_err(call("KVM_CREATE_VM"))?;
+        // Three pages below the BIOS that VT-x without unrestricted guest needs; no RAM of ours is there.
+        vm.set_tss_address(0xFFFB_D000).map_err(call("KVM_SET_TSS_ADDR"))?;
+        msr::filter(&vm)?;
+        let region = kvm_userspace_memory_region {
+            slot: 0,
+            flags: 0,
+            guest_phys_addr: 0,
+            memory_size: memory.size(),
+            userspace_addr: memory.host_address(),
+        };
+        // SAFETY: the range is mapped by `memory`, of which this keeps a clone that is dropped after the VM.
+        unsafe { vm.set_user_memory_region(region) }.map_err(call("KVM_SET_USER_MEMORY_REGION"))?;
+        let mut vcpu = vm.create_vcpu(0).map_err(call("KVM_CREATE_VCPU"))?;
+        vcpu.set_cpuid2(&cpuid::table()?).map_err(call("KVM_SET_CPUID2"))?;
+        // Every exit shows the instruction pointer, without a call of its own.
+        vcpu.set_sync_valid_reg(SyncReg::Register);
+        let run = NonNull::from(vcpu.get_kvm_run());
+        Ok(KvmCpu { kicker: Kicker::new(run), run, vcpu, _vm: vm, _memory: memory.clone() })
+    }
+
+    /// A handle by which other threads call the vCPU out of the guest.
+    #[must_use]
+    pub fn kicker(&self) -> Kicker {
+        self.kicker.clone()
+    }
+
+    /// The registers and the rest of the state; at a boundary only.
+    ///
+    /// # Errors
+    /// If KVM refuses to tell.
+    pub fn state(&self) -> Result<KvmState, CpuError> {
+        let xcrs = self.vcpu.get_xcrs().map_err(call("KVM_GET_XCRS"))?;
+        let xcr0 = xcrs.xcrs.iter().take(xcrs.nr_xcrs as usize).find(|xcr| xcr.xcr == 0);
+        Ok(KvmState {
+            regs: self.vcpu.get_regs().map_err(call("KVM_GET_REGS"))?.into(),
+            sregs: self.vcpu.get_sregs().map_err(call("KVM_GET_SREGS"))?.into(),
+            fpu: self.vcpu.get_fpu().map_err(call("KVM_GET_FPU"))?.into(),
+            debug: self.vcpu.get_debug_regs().map_err(call("KVM_GET_DEBUGREGS"))?.into(),
+            xcr0: xcr0.map_or(1, |xcr| xcr.value),
+            msrs: msr::save(&self.vcpu)?,
+            mp_state: self.vcpu.get_mp_state().map_err(call("KVM_GET_MP_STATE"))?.mp_state,
+            events: self.vcpu.get_vcpu_events().map_err(call("KVM_GET_VCPU_EVENTS"))?.into(),
+        })
+    }
+
+    /// Replaces the whole state.
+    ///
+    /// # Errors
+    /// If KVM refuses a part of it.
+    pub fn set_state(&mut self, state: &KvmState) -> Result<(), CpuError> {
+        let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+        xcrs.xcrs[0] = kvm_xcr { xcr: 0, reserved: 0, value: state.xcr0 };
+        // Segments and EFER first: what the other calls accept depends on the mode.
+        self.vcpu.set_sregs(&state.sregs.into()).map_err(call("KVM_SET_SREGS"))?;
+        self.vcpu.set_regs(&state.regs.into()).map_err(call("KVM_SET_REGS"))?;
+        self.vcpu.set_xcrs(&xcrs).map_err(call("KVM_SET_XCRS"))?;
+        self.vcpu.set_fpu(&state.fpu.into()).map_err(call("KVM_SET_FPU"))?;
+        self.vcpu.set_debug_regs(&state.debug.into()).map_err(call("KVM_SET_DEBUGREGS"))?;
+        msr::restore(&self.vcpu, &state.msrs)?;
+        let mp_state = kvm_mp_state { mp_state: state.mp_state };
+        self.vcpu.set_mp_state(mp_state).map_err(call("KVM_SET_MP_STATE"))?;
+        self.vcpu.set_vcpu_events(&state.events.into()).map_err(call("KVM_SET_VCPU_EVENTS"))
+    }
+}
+
+impl Cpu for KvmCpu {
+    fn enter(&mut self) -> Result<Exit<'_>, CpuError> {
+        if self.kicker.begin() {
+            return Ok(Exit { rip: rip(self.run), reason: Reason::Kicked });
+        }
+        let exit = run(&mut self.vcpu, self.run)?;
+        if matches!(exit.reason, Reason::Kicked) {
+            self.kicker.answer();
+        }
+        Ok(exit)
+    }
+
+    fn complete(&mut self) -> Result<Option<Exit<'_>>, CpuError> {
+        let immediate_exit = kick::immediate_exit(self.run);
+        immediate_exit.store(1, Ordering::SeqCst);
+        let exit = run(&mut self.vcpu, self.run)?;
+        immediate_exit.store(0, Ordering::SeqCst);
+        Ok((!matches!(exit.reason, Reason::Kicked)).then_some(exit))
+    }
+
+    fn save(&self) -> Result<CpuState, CpuError> {
+        self.state().map(|state| CpuState::Kvm(Box::new(state)))
+    }
+
+    fn restore(&mut self, state: &CpuState) -> Result<(), CpuError> {
+        match state {
+            CpuState::Kvm(state) => self.set_state(state),
+            CpuState::Scripted(_) => Err(CpuError::State("it is of a scripted processor, not of KVM".into())),
+        }
+    }
+}
+
+impl Drop for KvmCpu {
+    fn drop(&mut self) {
+        self.kicker.disconnect();
+    }
+}
+
+/// Opens `/dev/kvm` and checks that it offers what the machine needs.
+///
+/// # Errors
+/// Naming what is missing.
+pub fn open() -> Result<Kvm, CpuError> {
+    let kvm = Kvm::new().map_err(|source| CpuError::Open { source })?;
+    let missing: Vec<_> = NEEDED.iter().filter(|cap| !kvm.check_extension(**cap)).map(|cap| format!("{cap:?}")).collect();
+    if missing.is_empty() {
+        return Ok(kvm);
+    }
+    Err(CpuError::Unfit(format!("this kernel's KVM lacks {}", missing.join(", "))))
+}
+
+/// One KVM_RUN. A signal or `immediate_exit` ends it with [`Reason::Kicked`]; the last exit's instruction is then complete
+/// (KVM API, section 5: pending operations are finished before `immediate_exit` is looked at).
+fn run(vcpu: &mut VcpuFd, page: NonNull<kvm_run>) -> Result<Exit<'_>, CpuError> {
+    let reason = match vcpu.run() {
+        Ok(exit) => serve(exit, page)?,
+        Err(error) if error.errno() == libc::EINTR => Reason::Kicked,
+        Err(source) => return Err(CpuError::Kvm { call: "KVM_RUN", source }),
+    };
+    Ok(Exit { rip: rip(page), reason })
+}
+
+/// Translates an exit of KVM; this is the list of exits that count as steps.
+fn serve(exit: VcpuExit<'_>, run: NonNull<kvm_run>) -> Result<Reason<'_>, CpuError> {
+    match exit {
+        VcpuExit::IoOut(port, data) => Ok(Reason::PortWrite { port, width: io_width(run), data }),
+        VcpuExit::IoIn(port, data) => Ok(Reason::PortRead { port, width: io_width(run), data }),
+        VcpuExit::MmioWrite(address, data) => Ok(Reason::MmioWrite { address, data }),
+        VcpuExit::MmioRead(address, data) => Ok(Reason::MmioRead { address, data }),
+        other => Err(CpuError::UnknownExit { rip: rip(run), exit: format!("{other:?}") }),
+    }
+}
+
+/// Bytes per item of a port exit; the slice that kvm-ioctls gives holds all items.
+fn io_width(run: NonNull<kvm_run>) -> u8 {
+    // SAFETY: the mapping lives as long as the vCPU that the caller has just run; the field is plain bytes, valid for any
+    // content, and its union is in use by a port exit.
+    unsafe { (&raw const (*run.as_ptr()).__bindgen_anon_1.io.size).read() }
+}
+
+fn rip(run: NonNull<kvm_run>) -> u64 {
+    // SAFETY: the mapping lives as long as the vCPU; KVM has written the field, because it was asked to at every exit.
+    unsafe { (&raw const (*run.as_ptr()).s.regs.regs.rip).read() }
+}
+
+/// Names the call in an error.
+fn call(name: &'static str) -> impl Fn(kvm_ioctls::Error) -> CpuError {
+    move |source| CpuError::Kvm { call: name, source }
+}

@@ -1,0 +1,22 @@
+//! The guest computer: a deterministic state machine.
+//!
+//! The same state and the same events at the same positions give the same state and the same effects. Everything that the
+//! machine cannot compute for itself comes in through [`World::next`], and everything it says goes out through
+//! [`World::effect`](Effects::effect). It knows no clock of the host, no socket, no file, no thread and no randomness.
+
+pub mod boot;
+mod config;
+pub mod cpu;
+pub mod devices;
+mod machine;
+mod memory;
+mod state;
+mod trail;
+mod world;
+
+pub use config::{ConfigError, MachineConfig};
+pub use machine::{Machine, RestoreError, RunError, Stop};
+pub use memory::{Memory, MemoryError};
+pub use state::MachineState;
+pub use trail::Trail;
+pub use world::{Effects, Here, Next, World};

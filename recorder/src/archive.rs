@@ -1,0 +1,86 @@
+//! Writing the log to disk, on a thread of its own, because a disk may take its time.
+
+use std::thread::JoinHandle;
+
+use echovisor_log::{
+    Batch, Head, SegmentStart,
+    store::{Store, StoreError},
+};
+
+/// Batches that may wait for the disk; when there are more, the guest waits.
+const DEPTH: usize = 64;
+
+enum Item {
+    Begin(SegmentStart),
+    Append(Head, Batch, Vec<u8>),
+}
+
+/// A store that is written by a thread.
+pub struct Archive {
+    items: flume::Sender<Item>,
+    spare: flume::Receiver<Batch>,
+    thread: JoinHandle<Result<(), StoreError>>,
+}
+
+impl Archive {
+    /// Starts writing to `store`.
+    #[must_use]
+    pub fn new(store: Store) -> Archive {
+        let (items, receiver) = flume::bounded(DEPTH);
+        let (used, spare) = flume::bounded(DEPTH);
+        let thread = std::thread::spawn(move || write(store, &receiver, &used));
+        Archive { items, spare, thread }
+    }
+
+    /// Begins a segment.
+    ///
+    /// # Errors
+    /// The disk's error, if the thread has ended with one.
+    pub fn begin(&self, start: SegmentStart) -> Result<(), Failed> {
+        self.items.send(Item::Begin(start)).map_err(|_| Failed)
+    }
+
+    /// Appends a batch with its encoded body; waits while the disk is behind.
+    ///
+    /// # Errors
+    /// As [`Archive::begin`].
+    pub fn append(&self, head: Head, batch: Batch, body: &[u8]) -> Result<(), Failed> {
+        self.items.send(Item::Append(head, batch, body.to_vec())).map_err(|_| Failed)
+    }
+
+    /// A batch that has been written, to be filled again.
+    pub fn spare(&self) -> Option<Batch> {
+        self.spare.try_recv().ok()
+    }
+
+    /// Waits until everything is on disk.
+    ///
+    /// # Errors
+    /// The first error of the disk. What was written before it stays readable.
+    pub fn close(self) -> Result<(), StoreError> {
+        drop(self.items);
+        match self.thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+/// The thread has ended with an error, which [`Archive::close`] tells.
+#[derive(Clone, Copy, Debug)]
+pub struct Failed;
+
+fn write(mut store: Store, items: &flume::Receiver<Item>, used: &flume::Sender<Batch>) -> Result<(), StoreError> {
+    for item in items {
+        match item {
+            Item::Begin(start) => store.begin(&start)?,
+            Item::Append(head, batch, body) => {
+                store.append(&head, &batch, &body)?;
+                // A full pool means that the batch is one too many.
+                let _ = used.try_send(batch);
+            }
+        }
+    }
+    store.seal()?;
+    store.flush()
+}

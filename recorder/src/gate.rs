@@ -1,0 +1,416 @@
+//! The commit gate: the only place where an effect leaves.
+//!
+//! An effect made by the step that led to position E depends on events before E. It is *held* until everyone whose
+//! acknowledgement is required holds the log up to the watermark E, is then *acknowledged*, and is *released* when it is handed to the outside, in order. What is
+//! required changes only through [`Gate::require`], which the arbiter's answer must precede.
+
+use std::{
+    collections::VecDeque,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use echovisor_event::{Effect, Position};
+use echovisor_log::link::boot_time;
+
+/// Most bytes of effects that wait, as seen by the guest's thread: beyond this it waits, and so does the guest.
+pub const HELD_MAX: usize = 16 << 20;
+
+/// Where released effects go.
+pub trait Outlet: Send {
+    /// Hands an effect to the outside. What the outside does not take is lost, as on any network.
+    fn release(&mut self, effect: Effect<'_>);
+}
+
+/// Whose acknowledgement an effect needs before it leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Required {
+    /// The secondary holds the log.
+    pub peer: bool,
+    /// The log is on this host's disk.
+    pub disk: bool,
+}
+
+/// Who acknowledges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The secondary.
+    Peer,
+    /// This host's disk.
+    Disk,
+}
+
+/// What has passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames released.
+    pub frames: u64,
+    /// Bytes of frames released.
+    pub frame_bytes: u64,
+    /// Effects that wait.
+    pub held: usize,
+}
+
+/// The commit gate. The guest's thread brings effects; whoever learns of an acknowledgement releases them.
+pub struct Gate {
+    inner: Mutex<Inner>,
+    room: Condvar,
+}
+
+struct Inner {
+    outlet: Box<dyn Outlet>,
+    required: Required,
+    /// What each source has acknowledged; `None` before it acknowledged anything.
+    peer: Option<Position>,
+    disk: Option<Position>,
+    /// Until when the secondary has promised not to take over; `None` means that no promise is needed.
+    lease: Option<Lease>,
+    /// Nothing is released any more: another primary runs the guest.
+    fenced: bool,
+    held: VecDeque<Held>,
+    /// The bytes of all held effects, in order.
+    bytes: VecDeque<u8>,
+    /// One effect in one piece.
+    scratch: Vec<u8>,
+    counters: Counters,
+    /// Where the newest effect was made that was released.
+    newest: Position,
+    /// A power-off was released.
+    powered_off: Option<u32>,
+}
+
+/// An effect that waits; its bytes are in the queue beside.
+struct Held {
+    at: Position,
+    kind: HeldKind,
+}
+
+#[derive(Clone, Copy)]
+enum HeldKind {
+    Frame(usize),
+    Console(usize),
+    PowerOff(u32),
+}
+
+/// Until when the secondary has promised not to take over, on CLOCK_BOOTTIME, which also runs while the host sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The clock's reading at which it ends, since the host's boot.
+    pub until: Duration,
+}
+
+impl Gate {
+    /// A gate that requires nothing.
+    pub fn new(outlet: Box<dyn Outlet>) -> Gate {
+        let inner = Inner {
+            outlet,
+            required: Required::default(),
+            peer: None,
+            disk: None,
+            lease: None,
+            fenced: false,
+            held: VecDeque::new(),
+            bytes: VecDeque::new(),
+            scratch: Vec::new(),
+            counters: Counters::default(),
+            newest: Position::BOOT,
+            powered_off: None,
+        };
+        Gate { inner: Mutex::new(inner), room: Condvar::new() }
+    }
+
+    /// Brings an effect made at `at`; positions never fall. It leaves at once if nothing is required of it. Blocks while
+    /// too much waits, unless the gate is fenced.
+    pub fn pass(&self, at: Position, effect: Effect<'_>) {
+        let mut inner = self.lock();
+        while inner.bytes.len() >= HELD_MAX && !inner.fenced {
+            inner = self.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        debug_assert!(inner.held.back().is_none_or(|last| last.at <= at), "effects come in order");
+        if inner.held.is_empty() && inner.may_release(at) {
+            inner.release(at, effect);
+        } else {
+            inner.hold(at, effect);
+        }
+    }
+
+    /// `source` holds the log up to the watermark `position`. Releases what that was awaited for.
+    pub fn acknowledge(&self, source: Source, position: Position) {
+        let mut inner = self.lock();
+        let acknowledged = match source {
+            Source::Peer => &mut inner.peer,
+            Source::Disk => &mut inner.disk,
+        };
+        *acknowledged = (*acknowledged).max(Some(position));
+        inner.release_ready();
+        self.room.notify_all();
+    }
+
+    /// Changes whose acknowledgement is required, from now on and for what waits, and returns the position of the newest
+    /// effect that has left already. To require less is only right after the arbiter has agreed.
+    pub fn require(&self, required: Required) -> Position {
+        let mut inner = self.lock();
+        // What a source acknowledged before it was required does not count: it may be another one now.
+        if required.peer && !inner.required.peer {
+            inner.peer = None;
+        }
+        if required.disk && !inner.required.disk {
+            inner.disk = None;
+        }
+        if !required.peer {
+            inner.lease = None;
+        }
+        inner.required = required;
+        inner.release_ready();
+        self.room.notify_all();
+        inner.newest
+    }
+
+    /// Extends the time for which the secondary has promised not to take over. While the peer is required and the lease
+    /// has run out, nothing is released.
+    pub fn renew(&self, lease: Lease) {
+        let mut inner = self.lock();
+        inner.lease = Some(lease);
+        inner.release_ready();
+        self.room.notify_all();
+    }
+
+    /// Another primary runs the guest: nothing leaves any more, now or later.
+    pub fn fence(&self) {
+        let mut inner = self.lock();
+        inner.fenced = true;
+        inner.held.clear();
+        inner.bytes.clear();
+        self.room.notify_all();
+    }
+
+    /// Whether an effect waits.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        !self.lock().held.is_empty()
+    }
+
+    /// The position up to which every effect has left, if the guest stands at `now`.
+    #[must_use]
+    pub fn released(&self, now: Position) -> Position {
+        match self.lock().held.front() {
+            Some(first) => first.at.previous().unwrap_or_default().min(now),
+            None => now,
+        }
+    }
+
+    /// The guest's exit code, once its power-off has left the gate.
+    #[must_use]
+    pub fn powered_off(&self) -> Option<u32> {
+        self.lock().powered_off
+    }
+
+    /// What has passed so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let inner = self.lock();
+        Counters { held: inner.held.len(), ..inner.counters }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn may_release(&self, at: Position) -> bool {
+        let acknowledged = |required: bool, by: Option<Position>| !required || by.is_some_and(|by| by >= at);
+        !self.fenced
+            && acknowledged(self.required.peer, self.peer)
+            && acknowledged(self.required.disk, self.disk)
+            && self.lease.is_none_or(|lease| boot_time() < lease.until)
+    }
+
+    fn hold(&mut self, at: Position, effect: Effect<'_>) {
+        if self.fenced {
+            return;
+        }
+        let kind = match effect {
+            Effect::Frame(bytes) => {
+                self.bytes.extend(bytes);
+                HeldKind::Frame(bytes.len())
+            }
+            Effect::Console(bytes) => {
+                self.bytes.extend(bytes);
+                HeldKind::Console(bytes.len())
+            }
+            Effect::PowerOff(code) => HeldKind::PowerOff(code),
+        };
+        self.held.push_back(Held { at, kind });
+    }
+
+    fn release_ready(&mut self) {
+        while let Some(first) = self.held.front() {
+            if !self.may_release(first.at) {
+                return;
+            }
+            let (at, kind) = (first.at, first.kind);
+            self.held.pop_front();
+            let length = match kind {
+                HeldKind::Frame(length) | HeldKind::Console(length) => length,
+                HeldKind::PowerOff(_) => 0,
+            };
+            let mut scratch = std::mem::take(&mut self.scratch);
+            scratch.clear();
+            scratch.extend(self.bytes.drain(..length));
+            let effect = match kind {
+                HeldKind::Frame(_) => Effect::Frame(&scratch),
+                HeldKind::Console(_) => Effect::Console(&scratch),
+                HeldKind::PowerOff(code) => Effect::PowerOff(code),
+            };
+            self.release(at, effect);
+            self.scratch = scratch;
+        }
+    }
+
+    fn release(&mut self, at: Position, effect: Effect<'_>) {
+        self.newest = at;
+        match effect {
+            Effect::Frame(frame) => {
+                self.counters.frames += 1;
+                self.counters.frame_bytes += frame.len() as u64;
+            }
+            Effect::Console(_) => {}
+            Effect::PowerOff(code) => self.powered_off = Some(code),
+        }
+        self.outlet.release(effect);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, mpsc};
+
+    use super::*;
+
+    struct Sink(mpsc::Sender<Vec<u8>>);
+
+    impl Outlet for Sink {
+        fn release(&mut self, effect: Effect<'_>) {
+            let bytes = match effect {
+                Effect::Frame(bytes) | Effect::Console(bytes) => bytes.to_vec(),
+                Effect::PowerOff(code) => format!("off {code}").into_bytes(),
+            };
+            self.0.send(bytes).unwrap();
+        }
+    }
+
+    fn gate() -> (Gate, mpsc::Receiver<Vec<u8>>) {
+        let (sender, receiver) = mpsc::channel();
+        (Gate::new(Box::new(Sink(sender))), receiver)
+    }
+
+    const PEER: Required = Required { peer: true, disk: false };
+
+    fn frame(gate: &Gate, at: u64, bytes: &[u8]) {
+        gate.pass(Position(at), Effect::Frame(bytes));
+    }
+
+    #[test]
+    fn nothing_required_means_nothing_waits() {
+        let (gate, out) = gate();
+        frame(&gate, 1, b"a");
+        assert_eq!(out.try_recv().unwrap(), b"a");
+        assert!(!gate.holds());
+    }
+
+    #[test]
+    fn an_effect_waits_for_the_log_behind_it_and_no_longer() {
+        let (gate, out) = gate();
+        gate.require(PEER);
+        frame(&gate, 5, b"five");
+        frame(&gate, 5, b"again");
+        frame(&gate, 7, b"seven");
+        gate.acknowledge(Source::Peer, Position(4));
+        assert!(out.try_recv().is_err(), "position 5 is not acknowledged");
+        gate.acknowledge(Source::Peer, Position(6));
+        assert_eq!(out.try_iter().collect::<Vec<_>>(), [b"five".to_vec(), b"again".to_vec()]);
+        assert_eq!(gate.released(Position(8)), Position(6), "everything before the first that waits");
+        gate.acknowledge(Source::Peer, Position(7));
+        assert_eq!(out.try_recv().unwrap(), b"seven");
+        assert_eq!(gate.released(Position(8)), Position(8));
+    }
+
+    #[test]
+    fn all_that_are_required_must_acknowledge() {
+        let (gate, out) = gate();
+        gate.require(Required { peer: true, disk: true });
+        frame(&gate, 1, b"x");
+        gate.acknowledge(Source::Peer, Position(1));
+        assert!(out.try_recv().is_err());
+        gate.acknowledge(Source::Disk, Position(1));
+        assert_eq!(out.try_recv().unwrap(), b"x");
+    }
+
+    #[test]
+    fn an_old_acknowledgement_does_not_count_for_a_new_peer() {
+        let (gate, out) = gate();
+        gate.require(PEER);
+        gate.acknowledge(Source::Peer, Position(100));
+        gate.require(Required::default());
+        gate.require(PEER);
+        frame(&gate, 50, b"x");
+        assert!(out.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_lease_that_ran_out_holds_what_is_acknowledged() {
+        let (gate, out) = gate();
+        gate.require(PEER);
+        gate.acknowledge(Source::Peer, Position(9));
+        gate.renew(Lease { until: Duration::ZERO });
+        frame(&gate, 9, b"late");
+        assert!(out.try_recv().is_err());
+        gate.renew(Lease { until: boot_time() + Duration::from_secs(3600) });
+        assert_eq!(out.try_recv().unwrap(), b"late");
+    }
+
+    #[test]
+    fn a_fence_is_final() {
+        let (gate, out) = gate();
+        gate.require(PEER);
+        frame(&gate, 1, b"held");
+        gate.fence();
+        gate.require(Required::default());
+        frame(&gate, 2, b"later");
+        assert!(out.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_power_off_passes_the_gate_like_any_effect() {
+        let (gate, _out) = gate();
+        gate.require(PEER);
+        gate.pass(Position(3), Effect::PowerOff(7));
+        assert_eq!(gate.powered_off(), None);
+        gate.acknowledge(Source::Peer, Position(3));
+        assert_eq!(gate.powered_off(), Some(7));
+    }
+
+    #[test]
+    fn the_guest_waits_when_too_much_does() {
+        let (gate, out) = gate();
+        gate.require(PEER);
+        let gate = Arc::new(gate);
+        let guest = {
+            let gate = gate.clone();
+            std::thread::spawn(move || {
+                let frame = vec![0; 9000];
+                for at in 0..(HELD_MAX / 9000 + 10) as u64 {
+                    gate.pass(Position(at), Effect::Frame(&frame));
+                }
+            })
+        };
+        while gate.counters().held * 9000 < HELD_MAX {
+            std::thread::yield_now();
+        }
+        assert!(!guest.is_finished());
+        gate.acknowledge(Source::Peer, Position(u64::MAX));
+        guest.join().unwrap();
+        assert_eq!(out.try_iter().count(), HELD_MAX / 9000 + 10);
+    }
+}

@@ -1,0 +1,166 @@
+//! The log's end on the guest's thread: records go into a batch, full or due batches go to the async side.
+
+use std::time::{Duration, Instant};
+
+use echovisor_event::{Event, Position};
+use echovisor_log::{Batch, Mark, PushError, Record};
+use echovisor_snapshot::Image;
+
+/// How long a record may wait for others before its batch is sent.
+pub const FLUSH_AFTER: Duration = Duration::from_millis(1);
+
+/// Batches that may be on their way to the async side. When they are used up, the guest waits: memory is bounded.
+const DEPTH: usize = 64;
+
+/// What the guest's thread hands over, in the order of the log.
+pub enum Entry {
+    /// A batch. Give it back to [`JournalReader::recycle`].
+    Batch(Batch, Mark),
+    /// The whole state, as it was asked for; the batches behind it begin at its position.
+    Image(Box<Image>),
+}
+
+/// The writing end.
+pub struct Journal {
+    batch: Batch,
+    /// `None` while nobody reads.
+    sender: Option<flume::Sender<Entry>>,
+    spare: flume::Receiver<Batch>,
+    /// What will be said with the next batch.
+    mark: Mark,
+    /// The watermark of the last batch.
+    flushed: Option<Position>,
+    /// When the batch came to be waited for: its first record, or an effect.
+    opened: Option<Instant>,
+}
+
+/// The reading end.
+pub struct JournalReader {
+    receiver: flume::Receiver<Entry>,
+    spare: flume::Sender<Batch>,
+}
+
+impl JournalReader {
+    /// The entries, in order. They end when the guest's thread is done.
+    #[must_use]
+    pub fn entries(&self) -> &flume::Receiver<Entry> {
+        &self.receiver
+    }
+
+    /// Gives a batch back to be filled again.
+    pub fn recycle(&self, mut batch: Batch) {
+        batch.clear();
+        // A full pool means that the batch is one too many.
+        let _ = self.spare.try_send(batch);
+    }
+}
+
+impl Journal {
+    /// A journal that someone reads.
+    #[must_use]
+    pub fn new() -> (Journal, JournalReader) {
+        let (sender, receiver) = flume::bounded(DEPTH);
+        let (spare_sender, spare) = flume::bounded(DEPTH);
+        let journal = Journal { sender: Some(sender), spare, ..Journal::closed() };
+        (journal, JournalReader { receiver, spare: spare_sender })
+    }
+
+    /// A journal that writes nothing, with a reader that reads nothing.
+    #[must_use]
+    pub fn unwritten() -> (Journal, JournalReader) {
+        let (_, receiver) = flume::bounded(0);
+        let (spare, _) = flume::bounded(0);
+        (Journal::closed(), JournalReader { receiver, spare })
+    }
+
+    fn closed() -> Journal {
+        let (_, spare) = flume::bounded(0);
+        Journal { batch: Batch::new(), sender: None, spare, mark: Mark::default(), flushed: None, opened: None }
+    }
+
+    /// Whether anybody reads.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.sender.is_some()
+    }
+
+    /// Writes an event that happened at `at`, at the time `now`. No allocation, no system call.
+    ///
+    /// # Errors
+    /// If the batch is full; flush it before each position where [`Journal::is_full`].
+    pub fn event(&mut self, at: Position, event: Event<'_>, now: Instant) -> Result<(), PushError> {
+        self.push(at, Record::Event(event), now)
+    }
+
+    /// Writes any record.
+    ///
+    /// # Errors
+    /// As [`Journal::event`].
+    pub fn push(&mut self, at: Position, record: Record<'_>, now: Instant) -> Result<(), PushError> {
+        if self.is_open() {
+            self.batch.push(at, record)?;
+            self.opened.get_or_insert(now);
+        }
+        Ok(())
+    }
+
+    /// Something waits for the log, though nothing was written: the next batch is due soon.
+    pub fn touch(&mut self, now: Instant) {
+        if self.is_open() {
+            self.opened.get_or_insert(now);
+        }
+    }
+
+    /// The guest has come to `at`: nothing more will happen before it.
+    pub fn arrived(&mut self, at: Position, trail: u64) {
+        self.mark.watermark = at;
+        self.mark.trail = trail;
+        self.mark.trail_at = at;
+    }
+
+    /// The log is complete before this position.
+    #[must_use]
+    pub fn watermark(&self) -> Position {
+        self.mark.watermark
+    }
+
+    /// Whether the next position's records might not fit.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.batch.is_full()
+    }
+
+    /// Whether there is anything that was not handed over yet.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.is_open() && (!self.batch.is_empty() || self.flushed != Some(self.mark.watermark))
+    }
+
+    /// When the batch is due, if anything waits for it.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.opened.map(|opened| opened + FLUSH_AFTER)
+    }
+
+    /// Hands the batch over; waits while the async side is behind. `released`: effects up to here have left the gate.
+    pub fn flush(&mut self, released: Position) {
+        let Some(sender) = &self.sender else { return };
+        let next = self.spare.try_recv().unwrap_or_else(|_| Batch::new());
+        let batch = std::mem::replace(&mut self.batch, next);
+        let mark = Mark { released: released.min(self.mark.watermark), ..self.mark };
+        self.flushed = Some(mark.watermark);
+        self.opened = None;
+        if sender.send(Entry::Batch(batch, mark)).is_err() {
+            self.sender = None;
+        }
+    }
+
+    /// Hands the whole state over, behind everything written so far.
+    pub fn image(&mut self, image: Image) {
+        if let Some(sender) = &self.sender
+            && sender.send(Entry::Image(Box::new(image))).is_err()
+        {
+            self.sender = None;
+        }
+    }
+}

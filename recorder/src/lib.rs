@@ -1,0 +1,20 @@
+//! The primary: runs a guest against the real world and writes down what the guest could not have computed for itself.
+//!
+//! *When* something is delivered, flushed or checked is decided here and nowhere else; a replay has no choices.
+
+mod archive;
+mod bell;
+mod clock;
+pub mod gate;
+mod journal;
+mod live;
+pub mod port;
+pub mod primary;
+mod recorder;
+
+pub use archive::Archive;
+pub use bell::Bell;
+pub use clock::HostClock;
+pub use journal::{Entry, FLUSH_AFTER, Journal, JournalReader};
+pub use live::{Live, LiveError, Signals};
+pub use recorder::{Ended, RecordError, Recorder, Request};

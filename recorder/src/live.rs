@@ -1,0 +1,375 @@
+//! The world of a primary: asks the host, stamps, logs and answers.
+
+use std::{
+    io,
+    os::fd::AsFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use echovisor_event::{
+    Effect, Event, Nanos, Position,
+    limits::{BURST_MAX, BYTES_MAX, FRAME_MAX},
+};
+use echovisor_log::PushError;
+use echovisor_machine::{Effects, Here, Next, World};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::{bell::Bell, clock::HostClock, gate::Gate, journal::Journal, port::Port};
+
+/// A guest that does not idle sees its clock move this often, where it makes exits at all.
+const BUSY_TICK: Duration = Duration::from_millis(10);
+
+/// What other threads tell the guest's thread; ring the bell after changing something.
+pub struct Signals {
+    /// Wakes the guest's thread.
+    pub bell: Bell,
+    /// Somebody wants the machine at a boundary.
+    pub pause: AtomicBool,
+    /// The secondary is behind: the guest waits.
+    pub throttle: AtomicBool,
+    /// The guest is not to start before it is protected.
+    pub hold: AtomicBool,
+    /// The position where the machine stands, for `status`.
+    pub position: AtomicU64,
+    /// Frame bytes that the guest has received.
+    pub received: AtomicU64,
+    /// How long the guest has run, without its sleep, nanoseconds.
+    pub busy: AtomicU64,
+}
+
+impl Signals {
+    /// Nothing is wanted.
+    ///
+    /// # Errors
+    /// If the process has no file descriptor left.
+    pub fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            bell: Bell::new()?,
+            pause: AtomicBool::new(false),
+            throttle: AtomicBool::new(false),
+            hold: AtomicBool::new(false),
+            position: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
+        })
+    }
+}
+
+/// Why the live world has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// The network's other side is gone.
+    #[error("the guest's network: {0}")]
+    Port(io::Error),
+    /// Waiting for input failed.
+    #[error("waiting for input: {0}")]
+    Wait(io::Error),
+    /// A record did not fit into the log.
+    #[error("writing the log: {0}")]
+    Log(#[from] PushError),
+}
+
+/// The world of a primary.
+pub struct Live {
+    port: Option<Port>,
+    console: Option<flume::Receiver<Vec<u8>>>,
+    gate: Arc<Gate>,
+    journal: Journal,
+    signals: Arc<Signals>,
+    clock: HostClock,
+    /// Positions between checkpoints; `None` for none.
+    cadence: Option<u64>,
+    checkpoint_at: Position,
+    /// What has been done at the position where the machine stands.
+    here: Progress,
+    /// When the guest was entered last.
+    entered: Option<Instant>,
+    /// The start of the guest: what it is told before its first instruction.
+    greeting: Option<Greeting>,
+    buffer: Box<[u8; FRAME_MAX]>,
+    /// Console bytes that came in and are not delivered yet.
+    typed: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Progress {
+    position: Option<Position>,
+    /// The clock was told.
+    told: bool,
+    /// A frame was read into the buffer but not delivered.
+    frame: Option<usize>,
+    frames: usize,
+}
+
+/// The events before the first instruction, in order.
+enum Greeting {
+    Wall,
+    Seed([u8; 32]),
+}
+
+impl Live {
+    /// The world of a guest on this host. `cadence`: positions between checkpoints.
+    #[must_use]
+    pub fn new(
+        port: Option<Port>,
+        gate: Arc<Gate>,
+        journal: Journal,
+        signals: Arc<Signals>,
+        clock: HostClock,
+        cadence: Option<u64>,
+    ) -> Live {
+        Live {
+            port,
+            console: None,
+            gate,
+            journal,
+            signals,
+            clock,
+            cadence,
+            checkpoint_at: Position(cadence.unwrap_or(u64::MAX)),
+            here: Progress::default(),
+            entered: None,
+            greeting: None,
+            buffer: Box::new([0; FRAME_MAX]),
+            typed: Vec::new(),
+        }
+    }
+
+    /// Tells a guest that boots the wall time, and gives it `seed`.
+    #[must_use]
+    pub fn greet(mut self, seed: [u8; 32]) -> Live {
+        self.greeting = Some(Greeting::Seed(seed));
+        self
+    }
+
+    /// Gives the guest what is typed on its console; ring the bell after sending.
+    #[must_use]
+    pub fn console(mut self, bytes: flume::Receiver<Vec<u8>>) -> Live {
+        self.console = Some(bytes);
+        self
+    }
+
+    /// The log's writing end.
+    pub fn journal(&mut self) -> &mut Journal {
+        &mut self.journal
+    }
+
+    /// The gate that effects pass.
+    #[must_use]
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// What other threads told.
+    #[must_use]
+    pub fn signals(&self) -> &Arc<Signals> {
+        &self.signals
+    }
+
+    /// Whether a checkpoint is due at `position`.
+    #[must_use]
+    pub fn checkpoint_due(&self, position: Position) -> bool {
+        self.journal.is_open() && position >= self.checkpoint_at
+    }
+
+    /// The next checkpoint is due a cadence behind `position`.
+    pub fn checkpoint_done(&mut self, position: Position) {
+        self.checkpoint_at = Position(position.0.saturating_add(self.cadence.unwrap_or(u64::MAX)));
+    }
+
+    /// Hands over what the journal holds.
+    pub fn flush(&mut self) {
+        let released = self.gate.released(self.journal.watermark());
+        self.journal.flush(released);
+    }
+
+    fn arrive(&mut self, here: &Here) {
+        if self.here.position != Some(here.position) {
+            self.here = Progress { position: Some(here.position), ..Progress::default() };
+            self.journal.arrived(here.position, here.trail);
+            self.signals.position.store(here.position.0, Ordering::Relaxed);
+            if let Some(entered) = self.entered.take() {
+                self.signals.busy.fetch_add(entered.elapsed().as_nanos() as u64, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Waits until the guest's sleep is over: by input, by its deadline, or because somebody rang.
+    fn wait(&mut self, here: &Here, deadline: Nanos) -> Result<(), LiveError> {
+        // An effect waits at the gate for the log behind it; the guest will not add to it before it wakes.
+        if self.journal.is_dirty() && self.gate.holds() {
+            self.flush();
+        }
+        loop {
+            if self.take_frame(here)? || self.signals.bell.is_rung() || self.take_console() {
+                return Ok(());
+            }
+            let now = self.clock.now();
+            if now >= deadline {
+                return Ok(());
+            }
+            let mut timeout = deadline.since(now);
+            if let Some(due) = self.journal.due() {
+                let due = due.saturating_duration_since(Instant::now());
+                if due.is_zero() {
+                    self.flush();
+                    continue;
+                }
+                timeout = timeout.min(due);
+            }
+            self.sleep(here.frames_wanted > 0, timeout)?;
+        }
+    }
+
+    /// Blocks until there is input, the bell rings, or `timeout` has passed.
+    fn sleep(&self, network: bool, timeout: Duration) -> Result<(), LiveError> {
+        let port = self.port.as_ref().filter(|_| network);
+        let bell = PollFd::from_borrowed_fd(self.signals.bell.as_fd(), PollFlags::IN);
+        let timeout = (timeout < Duration::from_secs(3600))
+            .then(|| Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) });
+        let polled = match port {
+            Some(port) => poll(&mut [bell, PollFd::from_borrowed_fd(port.as_fd(), PollFlags::IN)], timeout.as_ref()),
+            None => poll(&mut [bell], timeout.as_ref()),
+        };
+        match polled {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(LiveError::Wait(error.into())),
+        }
+    }
+
+    /// Reads the next frame into the buffer, if the guest wants one and one is there.
+    fn take_frame(&mut self, here: &Here) -> Result<bool, LiveError> {
+        if self.here.frame.is_some() {
+            return Ok(true);
+        }
+        let Some(port) = self.port.as_ref().filter(|_| here.frames_wanted > 0 && self.here.frames < BURST_MAX) else {
+            return Ok(false);
+        };
+        self.here.frame = port.receive(&mut self.buffer[..]).map_err(LiveError::Port)?;
+        Ok(self.here.frame.is_some())
+    }
+
+    /// Collects what was typed, as far as there is room for it.
+    fn take_console(&mut self) -> bool {
+        if let Some(console) = &self.console
+            && self.typed.len() < BYTES_MAX
+        {
+            while let Ok(bytes) = console.try_recv() {
+                self.typed.extend(bytes);
+            }
+        }
+        !self.typed.is_empty()
+    }
+
+    /// Logs an event and gives it to the guest.
+    fn clock(&mut self, here: &Here) -> Result<Next<'_>, LiveError> {
+        self.here.told = true;
+        let event = Event::Clock(self.clock.now().max(here.clock));
+        self.journal.event(here.position, event, Instant::now())?;
+        Ok(Next::Event(event))
+    }
+
+    /// What a guest that boots is told.
+    fn greeting(&mut self, here: &Here, greeting: Greeting) -> Result<Next<'_>, LiveError> {
+        match greeting {
+            Greeting::Seed(seed) => {
+                self.greeting = Some(Greeting::Wall);
+                self.buffer[..seed.len()].copy_from_slice(&seed);
+                let event = Event::Entropy(&self.buffer[..seed.len()]);
+                self.journal.event(here.position, event, Instant::now())?;
+                Ok(Next::Event(event))
+            }
+            Greeting::Wall => {
+                let event = Event::Wall(self.clock.wall());
+                self.journal.event(here.position, event, Instant::now())?;
+                Ok(Next::Event(event))
+            }
+        }
+    }
+
+    /// The guest idles: waits, then tells it the time and what has come in.
+    fn idle(&mut self, here: &Here, deadline: Nanos) -> Result<Next<'_>, LiveError> {
+        if !self.here.told {
+            self.wait(here, deadline)?;
+            if self.wants_pause(here) {
+                return Ok(Next::Pause);
+            }
+            return self.clock(here);
+        }
+        if self.take_frame(here)?
+            && let Some(length) = self.here.frame.take()
+        {
+            self.here.frames += 1;
+            self.signals.received.fetch_add(length as u64, Ordering::Relaxed);
+            let event = Event::Frame(&self.buffer[..length]);
+            self.journal.event(here.position, event, Instant::now())?;
+            return Ok(Next::Event(event));
+        }
+        if self.take_console() && here.console_wanted > 0 {
+            let length = self.typed.len().min(here.console_wanted).min(BYTES_MAX);
+            self.buffer[..length].copy_from_slice(&self.typed[..length]);
+            self.typed.drain(..length);
+            let event = Event::Console(&self.buffer[..length]);
+            self.journal.event(here.position, event, Instant::now())?;
+            return Ok(Next::Event(event));
+        }
+        Ok(self.enter())
+    }
+
+    fn enter(&mut self) -> Next<'_> {
+        let now = Instant::now();
+        self.entered = Some(now);
+        if self.journal.is_full() || self.journal.due().is_some_and(|due| due <= now) {
+            self.flush();
+        }
+        Next::Enter
+    }
+
+    /// Answers the bell; waits while the secondary is behind. Whether the machine should pause.
+    fn wants_pause(&mut self, here: &Here) -> bool {
+        let waits =
+            |signals: &Signals| signals.throttle.load(Ordering::Acquire) || signals.hold.load(Ordering::Acquire);
+        while self.signals.bell.is_rung() || waits(&self.signals) {
+            self.signals.bell.answer();
+            if self.signals.pause.load(Ordering::Acquire) || !waits(&self.signals) {
+                break;
+            }
+            if self.journal.is_dirty() {
+                self.flush();
+            }
+            let _ = self.sleep(false, Duration::from_millis(100));
+        }
+        self.signals.pause.load(Ordering::Acquire) || self.checkpoint_due(here.position)
+    }
+}
+
+impl Effects for Live {
+    fn effect(&mut self, at: Position, effect: Effect<'_>) {
+        self.gate.pass(at, effect);
+        self.journal.touch(Instant::now());
+    }
+}
+
+impl World for Live {
+    type Error = LiveError;
+
+    fn next(&mut self, here: &Here) -> Result<Next<'_>, LiveError> {
+        self.arrive(here);
+        if self.wants_pause(here) {
+            return Ok(Next::Pause);
+        }
+        if let Some(greeting) = self.greeting.take() {
+            return self.greeting(here, greeting);
+        }
+        match here.idle {
+            Some(deadline) => self.idle(here, deadline),
+            None if self.here.told || self.clock.now().since(here.clock) < BUSY_TICK => Ok(self.enter()),
+            None if here.boundary => self.clock(here),
+            None => Ok(Next::Complete),
+        }
+    }
+}

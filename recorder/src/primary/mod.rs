@@ -1,0 +1,11 @@
+//! The node that runs a guest: what surrounds the guest's thread.
+
+mod cluster;
+mod node;
+mod peer;
+pub mod protocol;
+mod status;
+
+pub use cluster::Cluster;
+pub use node::{Command, Guest, Node, NodeError, Outcome};
+pub use status::Status;

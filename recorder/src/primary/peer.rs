@@ -1,0 +1,152 @@
+//! The secondary at the other end of the link, as the primary's node sees it.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use echovisor_event::NodeId;
+use echovisor_log::{
+    SegmentStart,
+    limits::CHUNK_MAX,
+    link::{ImageBegin, Link, LinkError, Message, Receiver, Resume, Sender, Traffic},
+};
+use echovisor_snapshot::Image;
+
+/// Bytes of the log that are kept for a secondary that may come back, or that wait for its socket. Beyond this the guest
+/// waits.
+const BACKLOG_MAX: usize = 64 << 20;
+
+/// What was sent and may have to be sent again.
+enum Sent {
+    Start(SegmentStart),
+    Batch(u64, Vec<u8>),
+}
+
+/// The secondary, connected or expected back.
+pub(super) struct Peer {
+    pub(super) node: NodeId,
+    sender: Option<Sender>,
+    receiver: Option<Receiver>,
+    traffic: Arc<Traffic>,
+    /// Bytes of connections that are gone.
+    carried: u64,
+    /// The log begins behind an image; before that, batches are not for this peer.
+    pub(super) following: bool,
+    kept: VecDeque<Sent>,
+    kept_bytes: usize,
+}
+
+impl Peer {
+    pub(super) fn new(node: NodeId, link: Link) -> Peer {
+        let traffic = link.traffic();
+        Peer {
+            node,
+            sender: Some(link.sender),
+            receiver: Some(link.receiver),
+            traffic,
+            carried: 0,
+            following: false,
+            kept: VecDeque::new(),
+            kept_bytes: 0,
+        }
+    }
+
+    /// Whether what `resume` asks for can still be sent.
+    pub(super) fn can_resume(&self, resume: Resume) -> bool {
+        let first = self.kept.iter().find_map(|sent| match sent {
+            Sent::Batch(sequence, _) => Some(*sequence),
+            Sent::Start(_) => None,
+        });
+        self.following && first.is_none_or(|first| first <= resume.sequence)
+    }
+
+    /// Goes on over a new connection, behind the batches that the secondary holds.
+    pub(super) fn resume(&mut self, link: Link, resume: Resume) -> Result<(), LinkError> {
+        self.carried += self.traffic.sent() + self.traffic.received();
+        self.traffic = link.traffic();
+        self.receiver = Some(link.receiver);
+        self.forget_before(resume.sequence);
+        let sender = self.sender.insert(link.sender);
+        // The start of the segment in which it stopped is known to it.
+        for sent in &self.kept {
+            match sent {
+                Sent::Start(start) if start.segment <= resume.segment => {}
+                Sent::Start(start) => sender.queue(&Message::SegmentStart(*start))?,
+                Sent::Batch(_, body) => sender.queue(&Message::Batch(body))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues the state, and with it everything that follows.
+    pub(super) fn send_image(&mut self, image: &Image, config: Vec<u8>, start: SegmentStart) -> Result<(), LinkError> {
+        let bytes = image.to_bytes();
+        self.following = true;
+        let begin =
+            ImageBegin { position: image.position(), bytes: bytes.len() as u64, digest: image.digest, config };
+        self.send(&Message::ImageBegin(begin))?;
+        for chunk in bytes.chunks(CHUNK_MAX) {
+            self.send(&Message::ImageChunk(chunk))?;
+        }
+        self.send(&Message::ImageEnd)?;
+        self.send(&Message::SegmentStart(start))
+    }
+
+    /// Queues the start of a segment.
+    pub(super) fn send_start(&mut self, start: SegmentStart) -> Result<(), LinkError> {
+        self.kept.push_back(Sent::Start(start));
+        self.send(&Message::SegmentStart(start))
+    }
+
+    /// Queues a batch, and keeps it until it is acknowledged.
+    pub(super) fn send_batch(&mut self, sequence: u64, body: &[u8]) -> Result<(), LinkError> {
+        self.kept_bytes += body.len();
+        self.kept.push_back(Sent::Batch(sequence, body.to_vec()));
+        self.send(&Message::Batch(body))
+    }
+
+    /// Queues a message if the secondary is connected.
+    pub(super) fn send(&mut self, message: &Message<'_>) -> Result<(), LinkError> {
+        self.sender.as_mut().map_or(Ok(()), |sender| sender.queue(message))
+    }
+
+    /// The secondary holds all batches before `sequence`.
+    pub(super) fn forget_before(&mut self, sequence: u64) {
+        loop {
+            match self.kept.front() {
+                Some(Sent::Batch(number, body)) if *number < sequence => self.kept_bytes -= body.len(),
+                // A start is needed as long as a batch behind it is.
+                Some(Sent::Start(start)) if start.sequence < sequence => {}
+                _ => return,
+            }
+            self.kept.pop_front();
+        }
+    }
+
+    /// Whether the log may grow: too much of it is not acknowledged, or not even taken by the socket.
+    pub(super) fn has_room(&self) -> bool {
+        self.kept_bytes < BACKLOG_MAX
+    }
+
+    /// Closes the connection; what is kept stays.
+    pub(super) fn disconnect(&mut self) {
+        self.sender = None;
+        self.receiver = None;
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.sender.is_some()
+    }
+
+    /// Bytes carried in both directions.
+    pub(super) fn bytes(&self) -> u64 {
+        self.carried + self.traffic.sent() + self.traffic.received()
+    }
+
+    /// Both halves, to wait for each: the next message, and the writing of what is queued. A half that has nothing to do
+    /// waits for ever.
+    pub(super) fn halves(peer: Option<&mut Peer>) -> (Option<&mut Sender>, Option<&mut Receiver>) {
+        match peer {
+            Some(peer) => (peer.sender.as_mut(), peer.receiver.as_mut()),
+            None => (None, None),
+        }
+    }
+}

@@ -1,0 +1,498 @@
+//! The primary's side of the replication protocol, as a pure state machine.
+//!
+//! Inputs are what came in and what time it is; outputs are what to do. There is no socket, clock or task in here, so a
+//! simulator can drive it through anything.
+
+use std::{collections::VecDeque, time::Duration};
+
+use echovisor_event::{NodeId, Position};
+use echovisor_log::{
+    arbiter::{Record, rules},
+    link::Ack,
+};
+
+/// How long the parts of the protocol take. All times are on CLOCK_BOOTTIME, which also runs while the host sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// How often a primary says that it lives.
+    pub heartbeat: Duration,
+    /// How long a silent peer is trusted to be alive.
+    pub suspicion: Duration,
+    /// How far the secondary's execution may be behind before the guest waits for it.
+    pub lag: Duration,
+    /// How far it may be behind before the primary gives it up.
+    pub lag_max: Duration,
+    /// How long a secondary that joins may be silent while it loads the state.
+    pub join: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing {
+            heartbeat: Duration::from_millis(125),
+            suspicion: Duration::from_millis(500),
+            lag: Duration::from_millis(100),
+            lag_max: Duration::from_secs(5),
+            join: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Timing {
+    /// How long an echoed heartbeat allows effects to leave: shorter than the suspicion time, in which the peer, which saw
+    /// that heartbeat later than it was sent, does not take over.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        self.suspicion * 4 / 5
+    }
+}
+
+/// What came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A secondary that holds nothing connected.
+    Joined(NodeId),
+    /// The secondary connected again and goes on where it was.
+    Resumed(NodeId),
+    /// It loaded the image, and its state has the digest that was announced.
+    Ready,
+    /// It acknowledged.
+    Acknowledged(Ack),
+    /// Its state is not the primary's.
+    Diverged,
+    /// The connection was closed, by whomever.
+    LinkLost,
+    /// A batch was sent: its number and watermark.
+    Sent(u64, Position),
+    /// The arbiter did what [`Action::CompareAndSet`] asked for.
+    Won,
+    /// The arbiter's record is another one.
+    Lost(Option<Record>),
+    /// The guest has ended, and all its effects have left.
+    End,
+    /// Time has passed.
+    Tick,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Take the guest's state and send it, then the log from there.
+    SendImage,
+    /// Replace the arbiter's record `from` by `to`, and go on trying until it answers.
+    CompareAndSet {
+        /// The record that is expected.
+        from: Record,
+        /// The new one.
+        to: Record,
+    },
+    /// From now on the peer's acknowledgement is required; tell it from which position it may take over.
+    Protect,
+    /// The peer's acknowledgement is not required any more.
+    Unprotect,
+    /// The peer holds the log up to this watermark.
+    Acknowledge(Position),
+    /// Effects may leave until then.
+    Renew(Duration),
+    /// Say that the primary lives, with this stamp.
+    Heartbeat(Duration),
+    /// Let the guest wait, or run again.
+    Throttle(bool),
+    /// Close the connection; the text is for people.
+    CloseLink(&'static str),
+    /// Another primary runs the guest: let nothing out any more, and stop.
+    Halt(Option<Record>),
+    /// The guest's end is on record: say goodbye.
+    Finish,
+}
+
+/// How the guest is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Not at all.
+    Solo,
+    /// A secondary is being given the state.
+    Joining(NodeId),
+    /// It is ready, and the arbiter is asked to record it.
+    Granting(NodeId),
+    /// The guest is protected. The flag says whether the peer is connected.
+    Protected(NodeId, bool),
+    /// The peer is given up, and the arbiter is asked to record that. Effects wait.
+    Leaving(NodeId),
+    /// The guest has ended, and the arbiter is asked to record that.
+    Ending,
+    /// It is recorded.
+    Ended,
+    /// Another primary runs the guest.
+    Fenced,
+}
+
+/// The primary's side of the protocol.
+#[derive(Debug)]
+pub struct Protocol {
+    me: NodeId,
+    timing: Timing,
+    /// As far as this node knows. It is the holder unless it is fenced.
+    record: Record,
+    state: State,
+    /// When the peer was last heard.
+    heard: Duration,
+    heartbeat_at: Duration,
+    /// Batches that are not acknowledged: number and watermark.
+    unacknowledged: VecDeque<(u64, Position)>,
+    /// Batches that are not executed: watermark, and when they were sent.
+    unexecuted: VecDeque<(Position, Duration)>,
+    throttled: bool,
+    /// The guest ended while the arbiter was busy with something else.
+    end_wanted: bool,
+}
+
+impl Protocol {
+    /// A primary that runs alone, as `record` says.
+    #[must_use]
+    pub fn new(me: NodeId, record: Record, timing: Timing) -> Protocol {
+        Protocol {
+            me,
+            timing,
+            record,
+            state: State::Solo,
+            heard: Duration::ZERO,
+            heartbeat_at: Duration::ZERO,
+            unacknowledged: VecDeque::new(),
+            unexecuted: VecDeque::new(),
+            throttled: false,
+            end_wanted: false,
+        }
+    }
+
+    /// How the guest is protected.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The arbiter's record, as far as this node knows.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Whether a secondary that connects now can be taken: as a new one, or as the one that goes on.
+    #[must_use]
+    pub fn welcomes(&self, peer: NodeId, resumes: bool) -> bool {
+        match self.state {
+            State::Solo => !resumes,
+            State::Protected(own, _) => resumes && own == peer,
+            _ => false,
+        }
+    }
+
+    /// How far the secondary's execution is behind.
+    #[must_use]
+    pub fn lag(&self, now: Duration) -> Duration {
+        self.unexecuted.front().map_or(Duration::ZERO, |(_, sent)| now.saturating_sub(*sent))
+    }
+
+    /// When to call with [`Input::Tick`], if nothing comes in before.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Duration> {
+        match self.state {
+            State::Joining(_) | State::Granting(_) | State::Protected(_, true) => Some(self.heartbeat_at),
+            State::Protected(_, false) => Some(self.heard + self.timing.suspicion),
+            _ => None,
+        }
+    }
+
+    /// Takes an input at the time `now` and says what to do.
+    pub fn step(&mut self, now: Duration, input: Input, actions: &mut Vec<Action>) {
+        match input {
+            Input::Joined(peer) => self.joined(now, peer, actions),
+            Input::Resumed(peer) => {
+                self.heard = now;
+                self.heartbeat_at = now;
+                self.state = State::Protected(peer, true);
+            }
+            Input::Ready => self.ready(now, actions),
+            Input::Acknowledged(ack) => self.acknowledged(now, &ack, actions),
+            Input::Diverged => {
+                actions.push(Action::CloseLink("its state is not ours: it must join anew"));
+                self.give_up(actions);
+            }
+            Input::LinkLost => self.link_lost(actions),
+            Input::Sent(sequence, watermark) => {
+                self.unacknowledged.push_back((sequence, watermark));
+                self.unexecuted.push_back((watermark, now));
+            }
+            Input::Won => self.won(now, actions),
+            Input::Lost(record) => {
+                self.state = State::Fenced;
+                actions.push(Action::Halt(record));
+            }
+            Input::End => self.end(actions),
+            Input::Tick => {}
+        }
+        self.tick(now, actions);
+    }
+
+    fn joined(&mut self, now: Duration, peer: NodeId, actions: &mut Vec<Action>) {
+        self.heard = now;
+        self.heartbeat_at = now;
+        self.unacknowledged.clear();
+        self.unexecuted.clear();
+        self.state = State::Joining(peer);
+        actions.push(Action::SendImage);
+    }
+
+    fn ready(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if let State::Joining(peer) = self.state {
+            self.heard = now;
+            match rules::protect(Some(&self.record), self.me, peer) {
+                Ok(to) => self.ask(State::Granting(peer), to, actions),
+                Err(_) => actions.push(Action::CloseLink("a node cannot be its own secondary")),
+            }
+        }
+    }
+
+    fn acknowledged(&mut self, now: Duration, ack: &Ack, actions: &mut Vec<Action>) {
+        self.heard = now;
+        let mut held = None;
+        while let Some((_, watermark)) = self.unacknowledged.pop_front_if(|(sequence, _)| *sequence < ack.sequence) {
+            held = Some(watermark);
+        }
+        while self.unexecuted.pop_front_if(|(watermark, _)| *watermark <= ack.executed).is_some() {}
+        if let State::Protected(..) = self.state {
+            if ack.echo > 0 {
+                // The stamp is a reading of this node's own clock, so a wrong one only makes the lease shorter, unless it
+                // lies in the future, which no honest echo does.
+                let stamp = Duration::from_nanos(ack.echo).min(now);
+                actions.push(Action::Renew(stamp + self.timing.lease()));
+            }
+            if let Some(watermark) = held {
+                actions.push(Action::Acknowledge(watermark));
+            }
+        }
+    }
+
+    fn link_lost(&mut self, actions: &mut Vec<Action>) {
+        match self.state {
+            State::Joining(_) => self.back_to_solo(actions),
+            State::Protected(peer, _) => self.state = State::Protected(peer, false),
+            // The arbiter's answer decides what comes next.
+            _ => {}
+        }
+    }
+
+    fn won(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        match self.state {
+            State::Granting(peer) => {
+                self.record.mode = echovisor_log::arbiter::Mode::Protected(peer);
+                self.state = State::Protected(peer, true);
+                self.heard = now;
+                // It cannot suspect anybody before it has been granted anything.
+                actions.push(Action::Renew(now + self.timing.lease()));
+                actions.push(Action::Protect);
+            }
+            State::Leaving(_) => {
+                self.record.mode = echovisor_log::arbiter::Mode::Solo;
+                actions.push(Action::Unprotect);
+                self.back_to_solo(actions);
+            }
+            State::Ending => {
+                self.state = State::Ended;
+                actions.push(Action::Finish);
+            }
+            _ => {}
+        }
+        if self.end_wanted {
+            self.end(actions);
+        }
+    }
+
+    fn back_to_solo(&mut self, actions: &mut Vec<Action>) {
+        self.state = State::Solo;
+        self.unacknowledged.clear();
+        self.unexecuted.clear();
+        self.throttle(false, actions);
+    }
+
+    /// The peer is of no use: asks the arbiter to go on without it.
+    fn give_up(&mut self, actions: &mut Vec<Action>) {
+        match self.state {
+            State::Joining(_) => self.back_to_solo(actions),
+            State::Protected(peer, _) => {
+                if let Ok(to) = rules::go_solo(Some(&self.record), self.me) {
+                    self.ask(State::Leaving(peer), to, actions);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, actions: &mut Vec<Action>) {
+        match self.state {
+            State::Granting(_) | State::Leaving(_) => self.end_wanted = true,
+            State::Ending | State::Ended | State::Fenced => {}
+            State::Solo | State::Joining(_) | State::Protected(..) => {
+                self.end_wanted = false;
+                if let Ok(to) = rules::end(Some(&self.record), self.me) {
+                    self.ask(State::Ending, to, actions);
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, state: State, to: Record, actions: &mut Vec<Action>) {
+        self.state = state;
+        actions.push(Action::CompareAndSet { from: self.record, to });
+    }
+
+    /// What time brings: heartbeats, suspicion, lag.
+    fn tick(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let linked = matches!(self.state, State::Joining(_) | State::Granting(_) | State::Protected(_, true));
+        if linked && now >= self.heartbeat_at {
+            self.heartbeat_at = now + self.timing.heartbeat;
+            actions.push(Action::Heartbeat(now));
+        }
+        if let State::Joining(_) = self.state
+            && now.saturating_sub(self.heard) >= self.timing.join
+        {
+            actions.push(Action::CloseLink("it does not finish joining"));
+            self.back_to_solo(actions);
+        }
+        let State::Protected(_, connected) = self.state else { return };
+        let lag = self.lag(now);
+        let silent = now.saturating_sub(self.heard) >= self.timing.suspicion;
+        if silent || lag >= self.timing.lag_max {
+            if connected {
+                actions.push(Action::CloseLink(if silent { "it is silent" } else { "it is too far behind" }));
+            }
+            self.give_up(actions);
+        } else {
+            self.throttle(lag >= self.timing.lag, actions);
+        }
+    }
+
+    fn throttle(&mut self, throttle: bool, actions: &mut Vec<Action>) {
+        if self.throttled != throttle {
+            self.throttled = throttle;
+            actions.push(Action::Throttle(throttle));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use echovisor_event::{Term, VmId};
+    use echovisor_log::arbiter::Mode;
+
+    use super::*;
+
+    const ME: NodeId = NodeId([1; 16]);
+    const PEER: NodeId = NodeId([2; 16]);
+
+    fn at(millis: u64) -> Duration {
+        Duration::from_millis(1_000_000 + millis)
+    }
+
+    fn solo() -> Protocol {
+        let record = Record { vm: VmId([9; 16]), term: Term(1), holder: ME, mode: Mode::Solo };
+        Protocol::new(ME, record, Timing::default())
+    }
+
+    fn step(protocol: &mut Protocol, now: u64, input: Input) -> Vec<Action> {
+        let mut actions = Vec::new();
+        protocol.step(at(now), input, &mut actions);
+        actions
+    }
+
+    fn protected() -> Protocol {
+        let mut protocol = solo();
+        assert!(step(&mut protocol, 0, Input::Joined(PEER)).contains(&Action::SendImage));
+        let asked = step(&mut protocol, 1, Input::Ready);
+        assert!(matches!(asked[0], Action::CompareAndSet { to, .. } if to.mode == Mode::Protected(PEER)));
+        assert!(step(&mut protocol, 2, Input::Won).contains(&Action::Protect));
+        protocol
+    }
+
+    fn ack(sequence: u64, executed: u64) -> Input {
+        Input::Acknowledged(Ack { sequence, executed: Position(executed), echo: 0, durable: false })
+    }
+
+    #[test]
+    fn nothing_is_required_before_the_arbiter_agreed() {
+        let mut protocol = solo();
+        step(&mut protocol, 0, Input::Joined(PEER));
+        let actions = step(&mut protocol, 1, Input::Ready);
+        assert!(!actions.contains(&Action::Protect));
+        assert_eq!(protocol.state(), State::Granting(PEER));
+    }
+
+    #[test]
+    fn an_acknowledgement_covers_the_batches_before_it() {
+        let mut protocol = protected();
+        step(&mut protocol, 3, Input::Sent(7, Position(70)));
+        step(&mut protocol, 3, Input::Sent(8, Position(80)));
+        assert!(step(&mut protocol, 4, ack(8, 0)).contains(&Action::Acknowledge(Position(70))));
+        assert!(step(&mut protocol, 5, ack(9, 0)).contains(&Action::Acknowledge(Position(80))));
+    }
+
+    #[test]
+    fn a_silent_peer_is_required_until_the_arbiter_agreed_to_go_on_without_it() {
+        let mut protocol = protected();
+        let actions = step(&mut protocol, 600, Input::Tick);
+        assert!(actions.iter().any(|action| matches!(action, Action::CompareAndSet { to, .. } if to.mode == Mode::Solo)));
+        assert!(!actions.contains(&Action::Unprotect));
+        assert!(step(&mut protocol, 601, Input::Won).contains(&Action::Unprotect));
+        assert_eq!(protocol.state(), State::Solo);
+    }
+
+    #[test]
+    fn who_lost_the_guest_halts() {
+        let mut protocol = protected();
+        step(&mut protocol, 600, Input::Tick);
+        let winner = Record { term: Term(2), holder: PEER, ..*protocol.record() };
+        assert_eq!(step(&mut protocol, 601, Input::Lost(Some(winner))), [Action::Halt(Some(winner))]);
+        assert_eq!(protocol.state(), State::Fenced);
+    }
+
+    #[test]
+    fn a_flap_costs_nothing() {
+        let mut protocol = protected();
+        assert_eq!(step(&mut protocol, 10, Input::LinkLost), []);
+        assert!(protocol.welcomes(PEER, true));
+        assert!(!protocol.welcomes(NodeId([3; 16]), false));
+        step(&mut protocol, 20, Input::Resumed(PEER));
+        assert_eq!(protocol.state(), State::Protected(PEER, true));
+    }
+
+    #[test]
+    fn the_guest_waits_for_a_slow_secondary_and_gives_up_one_that_stalls() {
+        let mut protocol = protected();
+        step(&mut protocol, 10, Input::Sent(1, Position(5)));
+        assert!(step(&mut protocol, 150, ack(2, 4)).contains(&Action::Throttle(true)));
+        assert!(step(&mut protocol, 160, ack(2, 5)).contains(&Action::Throttle(false)));
+        step(&mut protocol, 170, Input::Sent(2, Position(9)));
+        for now in (200..5200).step_by(100) {
+            step(&mut protocol, now, ack(3, 5)); // it is heard, but does not move
+        }
+        assert_eq!(protocol.state(), State::Leaving(PEER));
+    }
+
+    #[test]
+    fn a_lease_never_outlives_what_the_peer_has_seen() {
+        let mut protocol = protected();
+        let stamp = at(100).as_nanos() as u64;
+        let input = Input::Acknowledged(Ack { sequence: 0, executed: Position(0), echo: stamp, durable: false });
+        let lease = Timing::default().lease();
+        assert!(step(&mut protocol, 150, input).contains(&Action::Renew(at(100) + lease)));
+        assert!(lease < Timing::default().suspicion);
+    }
+
+    #[test]
+    fn a_shutdown_is_no_death() {
+        let mut protocol = protected();
+        let actions = step(&mut protocol, 10, Input::End);
+        assert!(actions.iter().any(|action| matches!(action, Action::CompareAndSet { to, .. } if to.mode == Mode::Ended)));
+        assert!(step(&mut protocol, 11, Input::Won).contains(&Action::Finish));
+    }
+}

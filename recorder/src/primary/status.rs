@@ -1,0 +1,38 @@
+//! What a primary tells of itself.
+
+use echovisor_event::{Digest, Position, Term};
+
+/// A primary's state, for `status`.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// How many takeovers there have been.
+    pub term: Term,
+    /// Where the guest stands.
+    pub position: Position,
+    /// The log that was sent is complete up to here.
+    pub watermark: Position,
+    /// The log that the secondary holds is complete up to here.
+    pub acknowledged: Position,
+    /// How far the secondary's execution is behind, milliseconds.
+    pub lag_ms: u64,
+    /// Whether the loss of this host would cost nothing.
+    pub protected: bool,
+    /// How the guest is protected, in a word or two.
+    pub mode: String,
+    /// The last checkpoint in the log.
+    pub last_checkpoint: Option<(Position, Digest)>,
+    /// How often a secondary's state was found to be another one.
+    pub divergences: u64,
+    /// Frame bytes that the guest has received.
+    pub guest_rx_bytes: u64,
+    /// Frame bytes that have left the gate.
+    pub guest_tx_bytes: u64,
+    /// Effects that wait at the gate.
+    pub held: usize,
+    /// Bytes of the log, as sent and stored.
+    pub log_bytes: u64,
+    /// Bytes on the link, both directions.
+    pub link_bytes: u64,
+    /// Batches sent.
+    pub batches: u64,
+}

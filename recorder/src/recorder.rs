@@ -1,0 +1,126 @@
+//! The primary's guest thread: runs the machine in the live world and does what is due at its boundaries.
+
+use std::{sync::atomic::Ordering, time::Instant};
+
+use echovisor_event::Position;
+use echovisor_log::Record;
+use echovisor_machine::{Machine, RunError, Stop, boot::Crash, cpu::{Cpu, CpuError}};
+use echovisor_snapshot::{Image, state_digest};
+
+use crate::live::{Live, LiveError};
+
+/// What is asked of the guest's thread. Send it, then ring with [`Signals::pause`](crate::Signals::pause) set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Hand the whole state to the journal, for a secondary that joins.
+    Image,
+    /// End the log here, on purpose.
+    Stop,
+}
+
+/// How a guest's run ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// By [`Request::Stop`].
+    Stopped,
+    /// The guest powered itself off.
+    PoweredOff(u32),
+    /// An exception ended the guest.
+    Crashed(Box<Crash>),
+}
+
+/// Why a guest could not go on.
+pub type RecordError = RunError<LiveError>;
+
+/// A machine in the live world.
+pub struct Recorder<C> {
+    machine: Machine<C>,
+    live: Live,
+    requests: flume::Receiver<Request>,
+}
+
+impl<C: Cpu> Recorder<C> {
+    /// Runs `machine` in `live`, with requests from other threads.
+    pub fn new(machine: Machine<C>, live: Live, requests: flume::Receiver<Request>) -> Recorder<C> {
+        Recorder { machine, live, requests }
+    }
+
+    /// Runs the guest until it ends. What the journal holds is handed over then.
+    ///
+    /// # Errors
+    /// If the machine or its world fails; the log up to there is handed over.
+    pub fn run(&mut self) -> Result<Ended, RecordError> {
+        let ended = self.run_to_end();
+        if self.live.journal().is_dirty() {
+            self.live.flush();
+        }
+        ended
+    }
+
+    fn run_to_end(&mut self) -> Result<Ended, RecordError> {
+        loop {
+            match self.machine.run(&mut self.live)? {
+                Stop::Paused => {
+                    if self.boundary()? {
+                        return Ok(Ended::Stopped);
+                    }
+                }
+                Stop::Kicked => {}
+                Stop::PoweredOff(code) => return self.end().map(|()| Ended::PoweredOff(code)),
+                Stop::Crashed(crash) => return self.end().map(|()| Ended::Crashed(crash)),
+            }
+        }
+    }
+
+    /// Does what is due; whether that ends the run.
+    fn boundary(&mut self) -> Result<bool, RecordError> {
+        let at = self.machine.position();
+        if self.live.checkpoint_due(at) {
+            self.checkpoint()?;
+        }
+        self.live.signals().pause.store(false, Ordering::Release);
+        while let Ok(request) = self.requests.try_recv() {
+            match request {
+                Request::Image => self.image()?,
+                Request::Stop => {
+                    self.checkpoint()?;
+                    self.write(at, Record::Stop)?;
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// The guest has ended by itself: its last state is a checkpoint.
+    fn end(&mut self) -> Result<(), RecordError> {
+        self.machine.settle()?;
+        self.checkpoint()
+    }
+
+    fn checkpoint(&mut self) -> Result<(), RecordError> {
+        let at = self.machine.position();
+        if self.live.journal().is_open() {
+            let digest = state_digest(self.machine.memory(), &self.machine.save()?);
+            self.live.journal().arrived(at, self.machine.trail().0);
+            self.write(at, Record::Checkpoint(digest))?;
+        }
+        self.live.checkpoint_done(at);
+        Ok(())
+    }
+
+    /// Hands the state over; the log behind it begins with what happens next.
+    fn image(&mut self) -> Result<(), CpuError> {
+        let image = Image::capture(self.machine.memory(), self.machine.save()?);
+        self.live.flush();
+        self.live.journal().image(image);
+        Ok(())
+    }
+
+    fn write(&mut self, at: Position, record: Record<'_>) -> Result<(), RecordError> {
+        let written = self.live.journal().push(at, record, Instant::now());
+        // A checkpoint ends its segment, and nothing follows a stop.
+        self.live.flush();
+        written.map_err(|error| RunError::World(error.into()))
+    }
+}

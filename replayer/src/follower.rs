@@ -1,0 +1,169 @@
+//! Running a machine along its log.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use echovisor_event::{Digest, Nanos, Position};
+use echovisor_machine::{
+    Machine, RunError, Stop,
+    boot::Crash,
+    cpu::{Cpu, CpuError},
+};
+use echovisor_snapshot::state_digest;
+
+use crate::{
+    history::History,
+    replay::{Due, Replay, ReplayError, Witness},
+};
+
+/// Where a run along the log ended.
+#[derive(Debug)]
+pub enum Reached {
+    /// The operator stopped the recorded guest here.
+    Stopped,
+    /// The position asked for.
+    Position,
+    /// The log has no more; the guest could go on.
+    LogEnds,
+    /// The guest powered itself off.
+    PoweredOff(u32),
+    /// An exception ended the guest, as it ended the recorded one.
+    Crashed(Box<Crash>),
+}
+
+/// Why a machine does not follow its log.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError<E: std::error::Error> {
+    /// The log is damaged, or the guest did something else than the recorded one.
+    #[error(transparent)]
+    Run(#[from] RunError<ReplayError<E>>),
+    /// The processor does not tell its state.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
+    /// The state at a checkpoint is not the recorded one.
+    #[error("at position {at} the state's digest is {found}, recorded was {expected}")]
+    Digest {
+        /// The checkpoint.
+        at: Position,
+        /// As recorded.
+        expected: Digest,
+        /// As replayed.
+        found: Digest,
+    },
+}
+
+impl<E: std::error::Error> FollowError<E> {
+    /// Whether machine and log disagree, as opposed to a log that cannot be read or a processor that failed.
+    #[must_use]
+    pub fn is_divergence(&self) -> bool {
+        !matches!(self, FollowError::Cpu(_) | FollowError::Run(RunError::Cpu(_) | RunError::World(ReplayError::History(_))))
+    }
+}
+
+/// How far a follower is, for other threads.
+#[derive(Debug, Default)]
+pub struct Progress {
+    executed: AtomicU64,
+    checkpoints: AtomicU64,
+    last: Mutex<Option<(Position, Digest)>>,
+}
+
+impl Progress {
+    /// The position where the machine stands, or stood not long ago.
+    pub fn executed(&self) -> Position {
+        Position(self.executed.load(Ordering::Relaxed))
+    }
+
+    /// Checkpoints compared, all equal.
+    pub fn checkpoints(&self) -> u64 {
+        self.checkpoints.load(Ordering::Relaxed)
+    }
+
+    /// The last checkpoint.
+    pub fn last_checkpoint(&self) -> Option<(Position, Digest)> {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn at(&self, position: Position) {
+        self.executed.store(position.0, Ordering::Relaxed);
+    }
+
+    fn checkpoint(&self, at: Position, digest: Digest) {
+        self.checkpoints.fetch_add(1, Ordering::Relaxed);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((at, digest));
+    }
+}
+
+/// A machine with its log.
+pub struct Follower<C, H, W> {
+    machine: Machine<C>,
+    replay: Replay<H, W>,
+}
+
+impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
+    /// Follows `replay` with `machine`, which must stand where the log begins.
+    pub fn new(machine: Machine<C>, replay: Replay<H, W>) -> Self {
+        Follower { machine, replay }
+    }
+
+    /// Runs until the log ends, or to the first boundary at or after `to`. Compares the trail with every batch and the
+    /// state's digest at every checkpoint.
+    ///
+    /// # Errors
+    /// At the first difference.
+    pub fn run(&mut self, to: Option<Position>) -> Result<Reached, FollowError<H::Error>> {
+        self.replay.pause_at(to);
+        loop {
+            match self.machine.run(&mut self.replay)? {
+                Stop::Kicked => {}
+                Stop::PoweredOff(code) => return self.end().map(|()| Reached::PoweredOff(code)),
+                Stop::Crashed(crash) => return self.end().map(|()| Reached::Crashed(crash)),
+                Stop::Paused => match self.replay.due() {
+                    Some(Due::Checkpoint(expected)) => self.compare(expected)?,
+                    Some(Due::Stop) => return Ok(Reached::Stopped),
+                    Some(Due::Reached) => return Ok(Reached::Position),
+                    Some(Due::LogEnds) | None => return Ok(Reached::LogEnds),
+                },
+            }
+        }
+    }
+
+    /// The guest has ended by itself: its last state is a checkpoint, unless the log was cut off before.
+    fn end(&mut self) -> Result<(), FollowError<H::Error>> {
+        self.machine.settle()?;
+        let at = self.machine.position();
+        let last = self.replay.checkpoint_at(at).map_err(|error| FollowError::Run(RunError::World(error)))?;
+        last.map_or(Ok(()), |expected| self.compare(expected))
+    }
+
+    fn compare(&self, expected: Digest) -> Result<(), FollowError<H::Error>> {
+        let at = self.machine.position();
+        let found = state_digest(self.machine.memory(), &self.machine.save()?);
+        if found != expected {
+            return Err(FollowError::Digest { at, expected, found });
+        }
+        self.replay.progress().checkpoint(at, found);
+        Ok(())
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &Machine<C> {
+        &self.machine
+    }
+
+    /// Replaces the machine by another one in the same state.
+    pub fn replace_machine(&mut self, machine: Machine<C>) {
+        self.machine = machine;
+    }
+
+    /// The machine, what saw its effects, and the last time in the log with the moment when it came in.
+    pub fn into_parts(self) -> (Machine<C>, W, (Nanos, Instant)) {
+        let clock = self.replay.clock();
+        (self.machine, self.replay.into_witness(), clock)
+    }
+}

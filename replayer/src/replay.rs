@@ -1,0 +1,236 @@
+//! The world of a replay: answers from the log, and compares.
+
+use std::{sync::Arc, time::Instant};
+
+use echovisor_event::{Digest, Effect, Event, Nanos, Position};
+use echovisor_log::{Cursor, Mark, Record};
+use echovisor_machine::{Effects, Here, Next, World};
+
+use crate::{
+    follower::Progress,
+    history::{Arrived, History},
+};
+
+/// Sees what the replayed guest does to the outside; nothing of it leaves.
+pub trait Witness: Effects {
+    /// The primary says that effects up to here have left its gate.
+    fn released(&mut self, up_to: Position);
+}
+
+/// Why a replay cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError<E> {
+    /// The log cannot be read further.
+    #[error(transparent)]
+    History(E),
+    /// The guest passed a position where the log has something for it.
+    #[error("the guest went from before position {missed} to {at}, but the log has a record at {missed}")]
+    Missed {
+        /// Position of the record.
+        missed: Position,
+        /// Where the guest is.
+        at: Position,
+    },
+    /// The guest did something else than the recorded one.
+    #[error("at position {at} the trail is {found:016x}, recorded was {expected:016x}: the guest did something else")]
+    Trail {
+        /// Where it was noticed; the difference is before it and after the last batch.
+        at: Position,
+        /// As recorded.
+        expected: u64,
+        /// As replayed.
+        found: u64,
+    },
+}
+
+/// What the machine was paused for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// The state's digest is to be compared with this one.
+    Checkpoint(Digest),
+    /// The operator stopped the guest here.
+    Stop,
+    /// The position that [`Replay::pause_at`] named is reached.
+    Reached,
+    /// The log has no more.
+    LogEnds,
+}
+
+/// The world of a replay.
+pub struct Replay<H, W> {
+    history: H,
+    witness: W,
+    compares: bool,
+    progress: Arc<Progress>,
+    current: Option<Arrived>,
+    cursor: Cursor,
+    pause_at: Option<Position>,
+    due: Option<Due>,
+    /// The last time in the log, and when it came in.
+    clock: (Nanos, Instant),
+}
+
+/// What comes next, without its bytes: decided first, so that the answer can borrow them.
+enum Step {
+    Answer(Next<'static>),
+    Deliver,
+    Skip,
+    Fetch,
+}
+
+impl<H: History, W: Witness> Replay<H, W> {
+    /// Replays `history` in the sight of `witness`, and tells its progress. `compares`: pause for the digests of
+    /// checkpoints; the trail is compared in any case.
+    pub fn new(history: H, witness: W, compares: bool, progress: Arc<Progress>) -> Replay<H, W> {
+        let clock = (Nanos::ZERO, Instant::now());
+        Replay { history, witness, compares, progress, current: None, cursor: Cursor::default(), pause_at: None, due: None, clock }
+    }
+
+    /// Pauses the machine at the first boundary at or after `position`.
+    pub fn pause_at(&mut self, position: Option<Position>) {
+        self.pause_at = position;
+    }
+
+    /// What the machine was paused for; asking settles it.
+    pub fn due(&mut self) -> Option<Due> {
+        let due = self.due.take();
+        if let Some(Due::Checkpoint(_) | Due::Stop) = due {
+            self.skip();
+        }
+        due
+    }
+
+    /// The digest of a checkpoint that is the next record, at `position`. Waits for the record where it may still come.
+    ///
+    /// # Errors
+    /// If the log goes on but cannot be read.
+    pub fn checkpoint_at(&mut self, position: Position) -> Result<Option<Digest>, ReplayError<H::Error>> {
+        loop {
+            match self.peek() {
+                Some((at, Record::Checkpoint(digest))) if at == position && self.compares => return Ok(Some(digest)),
+                Some(_) => return Ok(None),
+                None => {
+                    if !self.fetch()? {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// How far the replay is.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// The last time in the log, and when it came in.
+    #[must_use]
+    pub fn clock(&self) -> (Nanos, Instant) {
+        self.clock
+    }
+
+    /// What saw the effects.
+    #[must_use]
+    pub fn into_witness(self) -> W {
+        self.witness
+    }
+
+    fn skip(&mut self) {
+        if let Some((_, after)) = self.current.as_ref().and_then(|current| current.batch.get(self.cursor)) {
+            self.cursor = after;
+        }
+    }
+
+    fn peek(&self) -> Option<(Position, Record<'_>)> {
+        let (stamped, _) = self.current.as_ref()?.batch.get(self.cursor)?;
+        Some((stamped.at, stamped.what))
+    }
+
+    fn decide(&mut self, here: &Here) -> Result<Step, ReplayError<H::Error>> {
+        let pause = |replay: &mut Self, due| {
+            replay.due = Some(due);
+            Ok(Step::Answer(Next::Pause))
+        };
+        let Some(mark) = self.current.as_ref().map(|current| current.mark) else { return Ok(Step::Fetch) };
+        self.compare_trail(here, &mark)?;
+        if self.pause_at.is_some_and(|position| here.position >= position) {
+            return pause(self, Due::Reached);
+        }
+        let Some((at, record)) = self.peek() else {
+            let complete = here.position < mark.watermark;
+            return Ok(if complete { Step::Answer(Next::Enter) } else { Step::Fetch });
+        };
+        if at < here.position {
+            return Err(ReplayError::Missed { missed: at, at: here.position });
+        }
+        if at > here.position {
+            return Ok(Step::Answer(Next::Enter));
+        }
+        if !here.boundary {
+            return Ok(Step::Answer(Next::Complete));
+        }
+        match record {
+            Record::Event(event) => {
+                if let (Event::Clock(now), Some(current)) = (event, &self.current) {
+                    self.clock = (now, current.at);
+                }
+                Ok(Step::Deliver)
+            }
+            Record::Checkpoint(_) if !self.compares => Ok(Step::Skip),
+            Record::Checkpoint(digest) => pause(self, Due::Checkpoint(digest)),
+            Record::Stop => pause(self, Due::Stop),
+        }
+    }
+
+    fn compare_trail(&self, here: &Here, mark: &Mark) -> Result<(), ReplayError<H::Error>> {
+        if here.position == mark.trail_at && here.trail != mark.trail {
+            let (expected, found) = (mark.trail, here.trail);
+            return Err(ReplayError::Trail { at: here.position, expected, found });
+        }
+        Ok(())
+    }
+
+    /// Waits for the next batch; whether there was one.
+    fn fetch(&mut self) -> Result<bool, ReplayError<H::Error>> {
+        let Some(arrived) = self.history.next().map_err(ReplayError::History)? else { return Ok(false) };
+        self.witness.released(arrived.mark.released);
+        self.cursor = Cursor::default();
+        if let Some(used) = self.current.replace(arrived) {
+            self.history.recycle(used.batch);
+        }
+        Ok(true)
+    }
+}
+
+impl<H: History, W: Witness> Effects for Replay<H, W> {
+    fn effect(&mut self, at: Position, effect: Effect<'_>) {
+        self.witness.effect(at, effect);
+    }
+}
+
+impl<H: History, W: Witness> World for Replay<H, W> {
+    type Error = ReplayError<H::Error>;
+
+    fn next(&mut self, here: &Here) -> Result<Next<'_>, Self::Error> {
+        self.progress.at(here.position);
+        loop {
+            match self.decide(here)? {
+                Step::Answer(answer) => return Ok(answer),
+                Step::Deliver => break,
+                Step::Skip => self.skip(),
+                Step::Fetch => {
+                    if !self.fetch()? {
+                        self.due = Some(Due::LogEnds);
+                        return Ok(Next::Pause);
+                    }
+                }
+            }
+        }
+        let Some((stamped, after)) = self.current.as_ref().and_then(|current| current.batch.get(self.cursor)) else {
+            unreachable!("a record to deliver is there")
+        };
+        let Record::Event(event) = stamped.what else { unreachable!("only events are delivered") };
+        self.cursor = after;
+        Ok(Next::Event(event))
+    }
+}

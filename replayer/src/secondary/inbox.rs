@@ -1,0 +1,129 @@
+//! What comes in over the link, checked and in order.
+
+use std::time::Instant;
+
+use echovisor_event::Position;
+use echovisor_log::{
+    Batch, DecodeError, Decoder,
+    link::{Heartbeat, ImageBegin, Message, Resume},
+};
+
+use crate::Arrived;
+
+/// Largest state that is taken, bytes, compressed.
+const IMAGE_MAX: u64 = 4 << 30;
+
+/// What a message gave.
+pub(super) enum Received {
+    /// Nothing yet; or nothing that matters here.
+    Nothing,
+    /// The whole state, in bytes.
+    Image(ImageBegin, Vec<u8>),
+    /// The next batch.
+    Batch(Arrived),
+    /// From this position on this node may take over.
+    Grant(Position),
+    /// The primary lives.
+    Heartbeat(Heartbeat),
+    /// The guest has ended, and why.
+    Bye(String),
+}
+
+/// A message that no primary sends, or sends now. The state is good up to what came before.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unfit {
+    /// It does not belong here.
+    #[error("{0} does not belong here")]
+    Order(&'static str),
+    /// The state is larger than any can be, or not as large as was announced.
+    #[error("a state image of {found} bytes instead of {announced}")]
+    Image { announced: u64, found: u64 },
+    /// A batch is damaged or not the next one.
+    #[error(transparent)]
+    Batch(#[from] DecodeError),
+    /// A segment does not continue the one before.
+    #[error("segment {found} does not continue the log, which goes on with segment {expected}")]
+    Segment { expected: u64, found: u64 },
+}
+
+/// Puts messages together.
+#[derive(Default)]
+pub(super) struct Inbox {
+    image: Option<(ImageBegin, Vec<u8>)>,
+    decoder: Option<Decoder>,
+    /// The state is there, so the first segment may begin anywhere.
+    expects_first: bool,
+    place: Option<Resume>,
+    held: Position,
+}
+
+impl Inbox {
+    /// The first batch that is not held, if any log was taken.
+    pub(super) fn place(&self) -> Option<Resume> {
+        self.place
+    }
+
+    /// The log is held up to this watermark.
+    pub(super) fn held(&self) -> Position {
+        self.held
+    }
+
+    /// Takes a message. `spare` is filled with a batch's records.
+    pub(super) fn take(&mut self, message: Message<'_>, spare: Option<Batch>) -> Result<Received, Unfit> {
+        match message {
+            Message::ImageBegin(begin) if self.image.is_none() && self.decoder.is_none() => {
+                if begin.bytes > IMAGE_MAX {
+                    return Err(Unfit::Image { announced: begin.bytes, found: 0 });
+                }
+                self.image = Some((begin, Vec::new()));
+                Ok(Received::Nothing)
+            }
+            Message::ImageChunk(bytes) => {
+                let (begin, image) = self.image.as_mut().ok_or(Unfit::Order("a part of a state image"))?;
+                image.extend_from_slice(bytes);
+                let found = image.len() as u64;
+                if found > begin.bytes {
+                    return Err(Unfit::Image { announced: begin.bytes, found });
+                }
+                Ok(Received::Nothing)
+            }
+            Message::ImageEnd => {
+                let (begin, image) = self.image.take().ok_or(Unfit::Order("the end of a state image"))?;
+                if begin.bytes != image.len() as u64 {
+                    return Err(Unfit::Image { announced: begin.bytes, found: image.len() as u64 });
+                }
+                self.expects_first = true;
+                self.held = begin.position;
+                Ok(Received::Image(begin, image))
+            }
+            Message::SegmentStart(start) => {
+                let following = self.decoder.as_ref().map(|decoder| decoder.following(start.term));
+                match following {
+                    None if self.expects_first => self.decoder = Some(Decoder::new(start)),
+                    None => return Err(Unfit::Order("the start of a segment")),
+                    Some(following) if following != start => {
+                        return Err(Unfit::Segment { expected: following.segment, found: start.segment });
+                    }
+                    Some(_) => self.decoder.iter_mut().for_each(|decoder| decoder.start(start)),
+                }
+                self.place = Some(Resume { segment: start.segment, sequence: start.sequence });
+                Ok(Received::Nothing)
+            }
+            Message::Batch(body) => {
+                let (Some(decoder), Some(place)) = (&mut self.decoder, &mut self.place) else {
+                    return Err(Unfit::Order("a batch"));
+                };
+                let mut batch = spare.unwrap_or_default();
+                let head = decoder.decode(body, &mut batch)?;
+                place.sequence = head.sequence + 1;
+                self.held = head.mark.watermark;
+                Ok(Received::Batch(Arrived { batch, mark: head.mark, at: Instant::now() }))
+            }
+            Message::Grant(position) => Ok(Received::Grant(position)),
+            Message::Heartbeat(heartbeat) => Ok(Received::Heartbeat(heartbeat)),
+            Message::Bye(text) => Ok(Received::Bye(text)),
+            Message::Refuse(refuse) => Ok(Received::Bye(refuse.text)),
+            _ => Err(Unfit::Order("this message")),
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! The secondary's side of the replication protocol, as a pure state machine.
+//!
+//! Inputs are what came in and what time it is; outputs are what to do. There is no socket, clock or task in here, so a
+//! simulator can drive it through anything.
+
+use std::time::Duration;
+
+use echovisor_event::Position;
+use echovisor_log::arbiter::Record;
+
+/// How long the parts of the protocol take. All times are on CLOCK_BOOTTIME, which also runs while the host sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// How long a silent primary is trusted to be alive.
+    pub suspicion: Duration,
+    /// How long to wait before a primary that is not there, or does not want this node, is dialled again.
+    pub redial: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing { suspicion: Duration::from_millis(500), redial: Duration::from_millis(200) }
+    }
+}
+
+/// What came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A link is there, and the primary goes on where this node was (`true`), or sends its state.
+    Connected(bool),
+    /// Nobody answers at the primary's address.
+    Unreachable,
+    /// The primary answers, but does not want this node now.
+    Refused,
+    /// The state is loaded, and has the digest that was announced.
+    Loaded,
+    /// The primary lives: a message came in.
+    Heard,
+    /// From this position on this node may take over.
+    Granted(Position),
+    /// The log is held up to this watermark.
+    Held(Position),
+    /// The link is gone, by whatever cause.
+    LinkLost,
+    /// The replayed guest took another course than the log.
+    Diverged,
+    /// The primary has said goodbye.
+    Goodbye,
+    /// The arbiter has made this node the primary, as this record says.
+    Won(Record),
+    /// The arbiter has not.
+    Lost,
+    /// Time has passed.
+    Tick,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Connect to the primary, at this time; with the place in the log if the state is still there.
+    Dial(Duration),
+    /// Close the link.
+    CloseLink,
+    /// Say that the state is loaded.
+    SayReady,
+    /// Forget guest and log.
+    Forget,
+    /// Ask the arbiter for the guest, and go on trying until it answers.
+    AskArbiter,
+    /// Execute the rest of the log, then go live as this record says.
+    Promote(Record),
+}
+
+/// Where a secondary is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It looks for the primary, and holds nothing.
+    Dialling,
+    /// It is being given the state.
+    Loading,
+    /// It follows the log.
+    Following,
+    /// The link broke, and it looks whether the primary is still there.
+    Redialling,
+    /// It asks the arbiter for the guest.
+    TakingOver,
+    /// It has it.
+    Promoted,
+    /// The guest has ended.
+    Ended,
+}
+
+/// The secondary's side of the protocol.
+#[derive(Debug)]
+pub struct Protocol {
+    timing: Timing,
+    state: State,
+    /// From where on the primary lets this node take over.
+    granted: Option<Position>,
+    /// The log is held up to this watermark.
+    held: Position,
+    /// When the primary was last heard.
+    heard: Duration,
+}
+
+impl Protocol {
+    /// A secondary that holds nothing. Call [`Protocol::step`] with [`Input::Tick`] to begin.
+    #[must_use]
+    pub fn new(timing: Timing) -> Protocol {
+        Protocol { timing, state: State::Dialling, granted: None, held: Position::BOOT, heard: Duration::ZERO }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether it may take over: the primary has granted it, and everything that has left the primary since is held here.
+    #[must_use]
+    pub fn is_eligible(&self) -> bool {
+        self.granted.is_some_and(|granted| self.held >= granted)
+    }
+
+    /// When the primary was last heard.
+    #[must_use]
+    pub fn heard(&self) -> Duration {
+        self.heard
+    }
+
+    /// When to call with [`Input::Tick`], if nothing comes in before.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Duration> {
+        matches!(self.state, State::Loading | State::Following).then(|| self.heard + self.timing.suspicion)
+    }
+
+    /// Begins: dials.
+    pub fn begin(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        actions.push(Action::Dial(now));
+    }
+
+    /// Takes an input at the time `now` and says what to do.
+    pub fn step(&mut self, now: Duration, input: Input, actions: &mut Vec<Action>) {
+        match (self.state, input) {
+            (State::Promoted | State::Ended, _) => return,
+            (State::Dialling | State::Redialling, Input::Connected(resumed)) => self.connected(now, resumed, actions),
+            (State::Dialling, Input::Unreachable | Input::Refused) => self.dial_later(now, actions),
+            // A dead host does not answer; a dead process' host answers that nobody listens.
+            (State::Redialling, Input::Unreachable) => self.suspect(now, actions),
+            // Somebody is alive there, and it is not waiting for this node.
+            (State::Redialling, Input::Refused) => self.restart(now, actions),
+            (State::Loading, Input::Loaded) => {
+                self.state = State::Following;
+                actions.push(Action::SayReady);
+            }
+            (State::Following, Input::Granted(position)) => self.granted = Some(position),
+            (State::Following, Input::Held(watermark)) => self.held = watermark,
+            (State::Loading, Input::LinkLost) => self.restart(now, actions),
+            (State::Following, Input::LinkLost) => self.link_lost(now, actions),
+            (State::Loading | State::Following | State::Redialling, Input::Diverged) => {
+                actions.push(Action::CloseLink);
+                self.restart(now, actions);
+            }
+            (State::TakingOver, Input::Won(record)) => {
+                self.state = State::Promoted;
+                actions.push(Action::Promote(record));
+            }
+            (State::TakingOver, Input::Lost | Input::Diverged) => self.restart(now, actions),
+            (_, Input::Goodbye) => {
+                self.state = State::Ended;
+            }
+            _ => {}
+        }
+        if matches!(input, Input::Heard | Input::Granted(_) | Input::Held(_) | Input::Loaded) {
+            self.heard = now;
+        }
+        let listens = matches!(self.state, State::Loading | State::Following);
+        if listens && now.saturating_sub(self.heard) >= self.timing.suspicion {
+            actions.push(Action::CloseLink);
+            self.suspect(now, actions);
+        }
+    }
+
+    fn connected(&mut self, now: Duration, resumed: bool, actions: &mut Vec<Action>) {
+        self.heard = now;
+        if resumed {
+            self.state = State::Following;
+            return;
+        }
+        if self.state == State::Redialling {
+            // The primary has gone on alone, as the arbiter allowed: what is held here is the past.
+            actions.push(Action::Forget);
+            self.forget();
+        }
+        self.state = State::Loading;
+    }
+
+    fn link_lost(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if self.is_eligible() {
+            self.state = State::Redialling;
+            actions.push(Action::Dial(now));
+        } else {
+            self.restart(now, actions);
+        }
+    }
+
+    /// The primary seems to be dead.
+    fn suspect(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if self.is_eligible() {
+            self.state = State::TakingOver;
+            actions.push(Action::AskArbiter);
+        } else {
+            self.restart(now, actions);
+        }
+    }
+
+    /// Joins anew.
+    fn restart(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.forget();
+        self.state = State::Dialling;
+        actions.push(Action::Forget);
+        self.dial_later(now, actions);
+    }
+
+    fn forget(&mut self) {
+        self.granted = None;
+        self.held = Position::BOOT;
+    }
+
+    fn dial_later(&self, now: Duration, actions: &mut Vec<Action>) {
+        actions.push(Action::Dial(now + self.timing.redial));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use echovisor_event::{NodeId, Term, VmId};
+    use echovisor_log::arbiter::Mode;
+
+    use super::*;
+
+    fn at(millis: u64) -> Duration {
+        Duration::from_millis(1_000_000 + millis)
+    }
+
+    fn step(protocol: &mut Protocol, now: u64, input: Input) -> Vec<Action> {
+        let mut actions = Vec::new();
+        protocol.step(at(now), input, &mut actions);
+        actions
+    }
+
+    fn following() -> Protocol {
+        let mut protocol = Protocol::new(Timing::default());
+        step(&mut protocol, 0, Input::Connected(false));
+        assert_eq!(step(&mut protocol, 1, Input::Loaded), [Action::SayReady]);
+        protocol
+    }
+
+    fn eligible() -> Protocol {
+        let mut protocol = following();
+        step(&mut protocol, 2, Input::Granted(Position(10)));
+        step(&mut protocol, 3, Input::Held(Position(10)));
+        assert!(protocol.is_eligible());
+        protocol
+    }
+
+    fn record() -> Record {
+        Record { vm: VmId([0; 16]), term: Term(2), holder: NodeId([2; 16]), mode: Mode::Solo }
+    }
+
+    #[test]
+    fn a_grant_counts_from_what_has_left_the_primary() {
+        let mut protocol = following();
+        step(&mut protocol, 2, Input::Granted(Position(10)));
+        step(&mut protocol, 3, Input::Held(Position(9)));
+        assert!(!protocol.is_eligible());
+    }
+
+    #[test]
+    fn who_is_not_eligible_never_asks_for_the_guest() {
+        let mut protocol = following();
+        let actions = step(&mut protocol, 900, Input::Tick);
+        assert!(!actions.contains(&Action::AskArbiter));
+        assert!(actions.contains(&Action::Forget));
+    }
+
+    #[test]
+    fn a_closed_link_is_no_death() {
+        let mut protocol = eligible();
+        assert_eq!(step(&mut protocol, 5, Input::LinkLost), [Action::Dial(at(5))]);
+        assert_eq!(step(&mut protocol, 6, Input::Connected(true)), []);
+        assert!(protocol.is_eligible());
+        assert_eq!(protocol.state(), State::Following);
+    }
+
+    #[test]
+    fn a_primary_that_does_not_answer_is_replaced_only_by_the_arbiter() {
+        let mut protocol = eligible();
+        step(&mut protocol, 5, Input::LinkLost);
+        assert_eq!(step(&mut protocol, 6, Input::Unreachable), [Action::AskArbiter]);
+        assert_eq!(step(&mut protocol, 9, Input::Won(record())), [Action::Promote(record())]);
+    }
+
+    #[test]
+    fn a_silent_primary_is_suspected_after_its_time() {
+        let mut protocol = eligible();
+        assert_eq!(step(&mut protocol, 502, Input::Tick), []);
+        assert_eq!(step(&mut protocol, 503, Input::Tick), [Action::CloseLink, Action::AskArbiter]);
+    }
+
+    #[test]
+    fn who_loses_at_the_arbiter_forgets_and_joins_anew() {
+        let mut protocol = eligible();
+        step(&mut protocol, 600, Input::Tick);
+        let actions = step(&mut protocol, 601, Input::Lost);
+        assert!(actions.contains(&Action::Forget));
+        assert!(!protocol.is_eligible());
+        assert_eq!(protocol.state(), State::Dialling);
+    }
+
+    #[test]
+    fn a_divergence_ends_eligibility_at_once() {
+        let mut protocol = eligible();
+        let actions = step(&mut protocol, 5, Input::Diverged);
+        assert!(actions.starts_with(&[Action::CloseLink]));
+        assert!(!protocol.is_eligible());
+    }
+
+    #[test]
+    fn a_primary_that_went_on_alone_is_joined_anew() {
+        let mut protocol = eligible();
+        step(&mut protocol, 5, Input::LinkLost);
+        assert_eq!(step(&mut protocol, 6, Input::Connected(false)), [Action::Forget]);
+        assert!(!protocol.is_eligible());
+        assert_eq!(protocol.state(), State::Loading);
+    }
+
+    #[test]
+    fn a_shutdown_is_no_death() {
+        let mut protocol = eligible();
+        assert_eq!(step(&mut protocol, 5, Input::Goodbye), []);
+        assert_eq!(protocol.state(), State::Ended);
+        assert_eq!(step(&mut protocol, 6, Input::LinkLost), []);
+    }
+}

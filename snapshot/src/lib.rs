@@ -1,0 +1,10 @@
+//! A guest's state at a position: its digest, and its image.
+//!
+//! The digest proves that two machines hold the same state without sending it; the image carries the state to a machine
+//! that lacks it.
+
+mod digest;
+mod image;
+
+pub use digest::{PageDigests, state_digest};
+pub use image::{IMAGE_VERSION, Image, ImageError, RestoreError};

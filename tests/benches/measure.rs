@@ -1,0 +1,150 @@
+//! Speed and bandwidth as tables in Markdown, for BENCHMARKS.md: `cargo bench --package echovisor-tests --bench measure`
+//!
+//! Unprotected, recorded and protected take turns in every round, so that whatever else the host does hits all of them
+//! alike; figures are medians over the rounds. Read them as ratios: two nodes, the guest and the load share this host.
+//! `ECHOVISOR_ROUNDS` sets the number of rounds; `ECHOVISOR_LINK`, such as `100mbit`, slows the link down.
+
+use std::{collections::BTreeMap, env};
+
+use echovisor_tests::{KV, Lab, Measured, Node, Scene, scenario, size};
+
+/// Loads for redis-benchmark: name, connections and pipelining, requests of each kind.
+const LOADS: [(&str, &str, u64); 3] = [
+    ("1 client", "-c 1", 10_000),
+    ("50 clients", "-c 50", 100_000),
+    ("50 clients, pipelined", "-c 50 -P 16", 800_000),
+];
+
+/// Who holds what happens to the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Mode {
+    /// Nobody.
+    Unprotected,
+    /// A disk.
+    Recorded,
+    /// A secondary.
+    Protected,
+}
+
+/// Bytes during one run of a load under protection.
+struct Traffic {
+    received: u64,
+    sent: u64,
+    payload: u64,
+    link: u64,
+}
+
+#[derive(Default)]
+struct Results {
+    /// By load, request and mode.
+    speed: BTreeMap<(usize, String, Mode), Vec<Measured>>,
+    /// By load.
+    traffic: BTreeMap<usize, Vec<Traffic>>,
+}
+
+fn main() {
+    scenario(|scene| {
+        let mut results = Results::default();
+        let rounds = size("ECHOVISOR_ROUNDS", 3);
+        for round in 1..=rounds {
+            for (load, (name, ..)) in LOADS.iter().enumerate() {
+                for mode in [Mode::Unprotected, Mode::Recorded, Mode::Protected] {
+                    eprintln!("round {round} of {rounds}: {name}, {mode:?}");
+                    measure(scene, load, mode, &mut results);
+                }
+            }
+        }
+        print_speed(&results);
+        print_traffic(&results);
+    });
+}
+
+fn measure(scene: &Scene, load: usize, mode: Mode, results: &mut Results) {
+    let lab = Lab::new(scene);
+    if let Ok(rate) = env::var("ECHOVISOR_LINK") {
+        lab.shape_link(&rate);
+    }
+    let (node, _secondary) = match mode {
+        Mode::Unprotected => (lab.unprotected(&lab.primary, KV), None),
+        Mode::Recorded => (lab.record(&lab.primary, KV).0, None),
+        Mode::Protected => {
+            let (primary, secondary) = lab.pair(KV);
+            (primary, Some(secondary))
+        }
+    };
+    drop(lab.connect(6379));
+    let before = traffic(&lab, &node);
+    let (_, arguments, requests) = LOADS[load];
+    let arguments = format!("-t set,get -r 1000000000 -d 16 -n {requests} {arguments}");
+    for row in lab.redis_benchmark(&arguments) {
+        results
+            .speed
+            .entry((load, row.request.clone(), mode))
+            .or_default()
+            .push(row);
+    }
+    if mode == Mode::Protected {
+        let after = traffic(&lab, &node);
+        results.traffic.entry(load).or_default().push(Traffic {
+            received: after.received - before.received,
+            sent: after.sent - before.sent,
+            payload: after.payload - before.payload,
+            link: after.link - before.link,
+        });
+    }
+    node.stop();
+}
+
+/// What has gone through so far: the link's own counter is the interface's, the rest is what the node says.
+fn traffic(lab: &Lab, node: &Node) -> Traffic {
+    let status = node.wait_until("idle", |status| status.acknowledged >= status.watermark);
+    Traffic {
+        received: status.guest_rx_bytes,
+        sent: status.guest_tx_bytes,
+        payload: status.log_bytes,
+        link: lab.link_bytes(),
+    }
+}
+
+fn print_speed(results: &Results) {
+    println!("| load | request | | requests/s | of unprotected | p50 ms | p99 ms |");
+    println!("|---|---|---|--:|--:|--:|--:|");
+    let rate = |rows: &[Measured]| median(rows.iter().map(|row| row.rate));
+    for ((load, request, mode), rows) in &results.speed {
+        let unprotected = rate(&results.speed[&(*load, request.clone(), Mode::Unprotected)]);
+        let (p50, p99) = (
+            median(rows.iter().map(|row| row.p50)),
+            median(rows.iter().map(|row| row.p99)),
+        );
+        let (name, rate) = (LOADS[*load].0, rate(rows));
+        let mode = format!("{mode:?}").to_lowercase();
+        println!(
+            "| {name} | {request} | {mode} | {rate:.0} | {:.2} | {p50:.2} | {p99:.2} |",
+            rate / unprotected
+        );
+    }
+}
+
+fn print_traffic(results: &Results) {
+    println!(
+        "| load | guest received | guest sent | log payload | of received | on the link | of received |"
+    );
+    println!("|---|--:|--:|--:|--:|--:|--:|");
+    for (load, runs) in &results.traffic {
+        let bytes = |part: fn(&Traffic) -> u64| median(runs.iter().map(|run| part(run) as f64));
+        let (received, sent) = (bytes(|run| run.received), bytes(|run| run.sent));
+        let (payload, link) = (bytes(|run| run.payload), bytes(|run| run.link));
+        println!(
+            "| {} | {received:.0} | {sent:.0} | {payload:.0} | {:.3} | {link:.0} | {:.3} |",
+            LOADS[*load].0,
+            payload / received,
+            link / received,
+        );
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

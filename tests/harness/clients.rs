@@ -1,0 +1,93 @@
+//! Programs that are run to their end and tell something.
+
+use std::{ffi::OsStr, path::Path};
+
+use serde::Deserialize;
+
+use crate::{GUEST, Lab, Namespace, echovisor};
+
+/// What `redis-benchmark` measured of one kind of request.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// The kind.
+    pub request: String,
+    /// Requests per second.
+    pub rate: f64,
+    /// Median of the response time, ms.
+    pub p50: f64,
+    /// 99th percentile of the response time, ms.
+    pub p99: f64,
+}
+
+impl Lab<'_> {
+    /// Runs `redis-benchmark` against the guest, with arguments that are separated by blanks.
+    ///
+    /// # Panics
+    /// If it fails, or if the guest answers with errors.
+    pub fn redis_benchmark(&self, arguments: &str) -> Vec<Measured> {
+        let arguments = ["-h", GUEST, "--csv"].into_iter().chain(arguments.split(' '));
+        let finished = self.client.run("redis-benchmark", arguments);
+        let (stderr, table) = (finished.stderr.clone(), finished.output());
+        assert!(
+            !stderr.contains("Error") && !table.contains("Error"),
+            "{stderr}\n{table}"
+        );
+        let rows: Vec<Measured> = table.lines().filter_map(row).collect();
+        assert!(!rows.is_empty(), "no rows in:\n{table}");
+        rows
+    }
+}
+
+/// A row of the table: `"SET","12345.67",...`; the header's second column is no number.
+fn row(line: &str) -> Option<Measured> {
+    let columns: Vec<&str> = line.split(',').map(|column| column.trim_matches('"')).collect();
+    // test, rps, avg, min, p50, p95, p99, max
+    let [request, rate, _, _, p50, _, p99, _] = columns[..] else {
+        return None;
+    };
+    let number = |text: &str| text.parse::<f64>().ok();
+    Some(Measured {
+        request: request.to_owned(),
+        rate: number(rate)?,
+        p50: number(p50)?,
+        p99: number(p99)?,
+    })
+}
+
+/// What `replay --verify --json` found.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Replayed {
+    /// Positions replayed.
+    pub positions: u64,
+    /// Checkpoints compared.
+    pub checkpoints: u64,
+    /// Checkpoints at which the state was not the recorded one.
+    pub mismatches: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// How long the guest was busy when it was recorded.
+    pub recorded_busy_seconds: f64,
+}
+
+impl Replayed {
+    /// Replays a recording, with more arguments for `echovisor replay`, and checks that every digest was equal.
+    ///
+    /// # Panics
+    /// If the replay fails or differs, or if there was nothing to compare.
+    pub fn exactly(recording: &Path, more: &[&str]) -> Replayed {
+        let more = more.iter().map(OsStr::new);
+        let arguments = ["replay", "--verify", "--json"]
+            .map(OsStr::new)
+            .into_iter()
+            .chain([recording.as_os_str()]);
+        let found = Namespace::new().run(echovisor(), arguments.chain(more)).output();
+        let replayed: Replayed =
+            serde_json::from_str(&found).unwrap_or_else(|error| panic!("{error} in {found}"));
+        assert_eq!(replayed.mismatches, 0, "{replayed:?}");
+        assert!(
+            replayed.positions > 0 && replayed.checkpoints > 0,
+            "nothing was compared: {replayed:?}"
+        );
+        replayed
+    }
+}

@@ -1,0 +1,201 @@
+//! The network of a scenario: two hosts, a client, a switch between them, and a link of the two hosts' own.
+
+use std::{
+    fs::{self, File},
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{LIMIT, Namespace, Scene, wait_for};
+
+/// The client's address.
+pub const CLIENT: &str = "10.0.0.1";
+
+/// The guest's address, on whichever host it lives.
+pub const GUEST: &str = "10.0.0.2";
+
+/// The interface between the two hosts, on either of them. Nothing else goes through it, so its counters are what
+/// replication costs.
+const LINK: &str = "link0";
+
+/// The state of an open TCP connection in /proc/net/tcp.
+const ESTABLISHED: &str = "01";
+
+/// Two hosts and a client.
+#[derive(Debug)]
+pub struct Lab<'a> {
+    /// Logs and files.
+    pub scene: &'a Scene,
+    /// Where clients live.
+    pub client: Namespace,
+    /// The host of the first primary.
+    pub primary: Site,
+    /// The host of the first secondary.
+    pub secondary: Site,
+    arbiter: PathBuf,
+    /// The switch. It is here to live as long as the others.
+    _switch: Namespace,
+}
+
+/// A host for nodes: a TAP called `tap0` for the guest, and one end of the link.
+#[derive(Debug)]
+pub struct Site {
+    /// Its network.
+    pub namespace: Namespace,
+    /// Its address on the link.
+    pub address: &'static str,
+}
+
+impl<'a> Lab<'a> {
+    /// Lays all cables.
+    ///
+    /// # Panics
+    /// If this host has no TAP devices for this user, or refuses anything else.
+    #[must_use]
+    pub fn new(scene: &'a Scene) -> Lab<'a> {
+        for device in ["/dev/kvm", "/dev/net/tun"] {
+            let opened = File::options().read(true).write(true).open(device);
+            opened.unwrap_or_else(|error| {
+                panic!("{device}: {error}\nhint: `echovisor check-host` says what this host lacks")
+            });
+        }
+        let switch = Namespace::new();
+        bridge(&switch);
+        let client = Namespace::new();
+        cable(&client, "eth0", &switch, "client");
+        client.ip(&format!("address add {CLIENT}/24 dev eth0"));
+        let primary = Site::new("10.1.0.1", &switch, "primary");
+        let secondary = Site::new("10.1.0.2", &switch, "secondary");
+        cable(&primary.namespace, LINK, &secondary.namespace, LINK);
+        for site in [&primary, &secondary] {
+            site.namespace
+                .ip(&format!("address add {}/30 dev {LINK}", site.address));
+        }
+        for port in ["client", "primary", "secondary"] {
+            switch.ip(&format!("link set {port} master br0"));
+        }
+        let arbiter = scene.path(&scene.unique("arbiter"));
+        Lab {
+            scene,
+            client,
+            primary,
+            secondary,
+            arbiter,
+            _switch: switch,
+        }
+    }
+
+    /// Where a service of the guest listens.
+    #[must_use]
+    pub fn guest(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(GUEST.parse().expect("an address"), port)
+    }
+
+    /// A connection from the client to a service of the guest; waits until the guest is up. A read that takes longer than
+    /// anything may take fails.
+    ///
+    /// # Panics
+    /// If the guest accepts none.
+    #[must_use]
+    pub fn connect(&self, port: u16) -> TcpStream {
+        let address = self.guest(port);
+        let stream = wait_for(&format!("a connection to {address}"), || {
+            let attempt = self
+                .client
+                .enter(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)));
+            attempt.map_err(|error| error.to_string())
+        });
+        stream
+            .set_read_timeout(Some(LIMIT))
+            .expect("a socket has a timeout");
+        stream
+    }
+
+    /// The connections that the client has open, each with the ports of both ends.
+    ///
+    /// # Panics
+    /// If the kernel does not tell.
+    #[must_use]
+    pub fn client_sockets(&self) -> Vec<String> {
+        let table = self
+            .client
+            .enter(|| fs::read_to_string("/proc/thread-self/net/tcp"))
+            .expect("a table of sockets");
+        let columns = table
+            .lines()
+            .skip(1)
+            .map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let open = columns.filter(|columns| columns[3] == ESTABLISHED);
+        open.map(|columns| format!("{} {}", columns[1], columns[2]))
+            .collect()
+    }
+
+    /// The file of the arbiter.
+    #[must_use]
+    pub fn arbiter(&self) -> &Path {
+        &self.arbiter
+    }
+
+    /// What the arbiter has on record.
+    ///
+    /// # Panics
+    /// If it has nothing.
+    #[must_use]
+    pub fn arbiter_record(&self) -> Value {
+        let record = fs::read(self.arbiter()).expect("the arbiter's file");
+        serde_json::from_slice(&record).expect("the arbiter's file is JSON")
+    }
+
+    /// Bytes that crossed the link, both directions, with all headers.
+    #[must_use]
+    pub fn link_bytes(&self) -> u64 {
+        let traffic = self.primary.namespace.traffic(LINK);
+        traffic.received + traffic.sent
+    }
+
+    /// Slows the link down to `rate`, such as `100mbit`, in both directions.
+    pub fn shape_link(&self, rate: &str) {
+        for site in [&self.primary, &self.secondary] {
+            site.namespace.shape(LINK, rate);
+        }
+    }
+}
+
+impl Site {
+    /// Bytes of frames that a node at this site has sent on behalf of its guest.
+    #[must_use]
+    pub fn guest_frames(&self) -> u64 {
+        self.namespace.traffic("tap0").received
+    }
+
+    fn new(address: &'static str, switch: &Namespace, port: &str) -> Site {
+        let namespace = Namespace::new();
+        bridge(&namespace);
+        namespace.ip("tuntap add tap0 mode tap");
+        cable(&namespace, "eth0", switch, port);
+        for interface in ["eth0", "tap0"] {
+            namespace.ip(&format!("link set {interface} up master br0"));
+        }
+        Site { namespace, address }
+    }
+}
+
+/// A bridge `br0` that forwards from its first moment on.
+fn bridge(namespace: &Namespace) {
+    namespace.ip("link add br0 type bridge forward_delay 0 stp_state 0 mcast_snooping 0");
+    namespace.ip("link set br0 up");
+}
+
+/// A cable between two namespaces.
+fn cable(here: &Namespace, interface: &str, there: &Namespace, port: &str) {
+    let peer = there.path();
+    here.ip(&format!(
+        "link add {interface} type veth peer name {port} netns {}",
+        peer.display()
+    ));
+    here.ip(&format!("link set {interface} up"));
+    there.ip(&format!("link set {port} up"));
+}

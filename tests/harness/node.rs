@@ -1,0 +1,177 @@
+//! The nodes of a scenario: `echovisor` as a process with a control socket.
+
+use std::{path::PathBuf, process::Command};
+
+pub use echovisor_tools::control::{Role, Status};
+
+use crate::{Lab, Namespace, Process, Scene, Site, echovisor, wait_for};
+
+/// The port of the link.
+const LINK_PORT: u16 = 7000;
+
+/// What runs in the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Guest {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is told.
+    pub arguments: &'static str,
+}
+
+/// The key-value server, at [`GUEST`](crate::GUEST).
+pub const KV: Guest = Guest {
+    name: "kv",
+    arguments: "ip=10.0.0.2/24",
+};
+
+/// A running `echovisor`.
+#[derive(Debug)]
+pub struct Node {
+    /// Its process.
+    pub process: Process,
+    control: PathBuf,
+}
+
+impl Lab<'_> {
+    /// A primary at `site` that waits for a secondary before its guest starts.
+    #[must_use]
+    pub fn primary(&self, site: &Site, guest: Guest) -> Node {
+        let protection = ["--wait-for-secondary", "--listen", &link_address(site)].map(String::from);
+        self.node(site, "primary", &[&guest.words(), &protection])
+    }
+
+    /// A primary at `site` that nobody protects, and that logs nothing.
+    #[must_use]
+    pub fn unprotected(&self, site: &Site, guest: Guest) -> Node {
+        self.node(site, "primary", &[&guest.words()])
+    }
+
+    /// A secondary at `site` that joins the primary at `other`.
+    #[must_use]
+    pub fn secondary(&self, site: &Site, other: &Site) -> Node {
+        let addresses = ["--join", &link_address(other), "--listen", &link_address(site)].map(String::from);
+        self.node(site, "secondary", &[&addresses])
+    }
+
+    /// A primary and its secondary, the guest protected.
+    #[must_use]
+    pub fn pair(&self, guest: Guest) -> (Node, Node) {
+        let primary = self.primary(&self.primary, guest);
+        let secondary = self.secondary(&self.secondary, &self.primary);
+        primary.wait_until("protected", |status| status.protected);
+        (primary, secondary)
+    }
+
+    /// A recording of a guest in the making, at `site`, and its folder.
+    #[must_use]
+    pub fn record(&self, site: &Site, guest: Guest) -> (Node, PathBuf) {
+        let folder = self.scene.path(&self.scene.unique("recording"));
+        let out = ["--net", "tap:tap0", "--out", &folder.to_string_lossy()].map(String::from);
+        (
+            Node::start(
+                self.scene,
+                &site.namespace,
+                "record",
+                &[&guest.words()[..], &out].concat(),
+            ),
+            folder,
+        )
+    }
+
+    fn node(&self, site: &Site, command: &str, arguments: &[&[String]]) -> Node {
+        let mut arguments = arguments.concat();
+        // The link is a cable between two namespaces, which the program can't tell from one between two hosts.
+        let arbiter = format!("file:{}", self.arbiter().display());
+        arguments.extend(
+            [
+                "--net",
+                "tap:tap0",
+                "--allow-plaintext-link",
+                "--arbiter",
+                &arbiter,
+            ]
+            .map(String::from),
+        );
+        Node::start(self.scene, &site.namespace, command, &arguments)
+    }
+}
+
+impl Node {
+    /// Starts `echovisor` with a command and its arguments, and a control socket besides.
+    #[must_use]
+    pub fn start(scene: &Scene, namespace: &Namespace, command: &str, arguments: &[String]) -> Node {
+        let control = scene.path(&scene.unique("control"));
+        let mut program = Command::new(echovisor());
+        program
+            .args(["-v", command])
+            .args(arguments)
+            .arg("--control")
+            .arg(&control);
+        let process = Process::start(scene, command, namespace, &mut program);
+        Node { process, control }
+    }
+
+    /// What `echovisor status` says about it.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn status(&self) -> Result<Status, String> {
+        let output = Command::new(echovisor())
+            .args(["status", "--json", "--control"])
+            .arg(&self.control)
+            .output();
+        let output = output.map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())
+    }
+
+    /// Waits for a status, and gives it.
+    ///
+    /// # Panics
+    /// If it does not come.
+    pub fn wait_until(&self, what: &str, good: impl Fn(&Status) -> bool) -> Status {
+        wait_for(&format!("{} to be {what}", self.process.name()), || {
+            let status = self.status()?;
+            if good(&status) {
+                Ok(status)
+            } else {
+                Err(format!("{status:?}"))
+            }
+        })
+    }
+
+    /// Ends it by `echovisor stop`.
+    ///
+    /// # Panics
+    /// If it refuses, or fails.
+    pub fn stop(self) {
+        let stop = Command::new(echovisor())
+            .args(["stop", "--control"])
+            .arg(&self.control)
+            .output();
+        let stop = stop.expect("echovisor can be started");
+        let said = String::from_utf8_lossy(&stop.stderr);
+        assert!(
+            stop.status.success(),
+            "{} could not be stopped: {said}",
+            self.process.name()
+        );
+        let _ = self.process.finish().output();
+    }
+}
+
+fn link_address(site: &Site) -> String {
+    format!("{}:{LINK_PORT}", site.address)
+}
+
+impl Guest {
+    /// As arguments of `echovisor`.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        ["--guest", self.name, "--guest-args", self.arguments]
+            .map(String::from)
+            .to_vec()
+    }
+}

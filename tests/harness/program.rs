@@ -1,0 +1,69 @@
+//! The programs that the tests run.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+/// Where a scenario's inner process finds the `echovisor` that the outer one built.
+pub(crate) const ECHOVISOR: &str = "ECHOVISOR_TESTS_BINARY";
+
+/// The `echovisor` program, built from this source with the profile of the tests.
+///
+/// Cargo builds binaries for the tests of their own package only, so this asks it once; it is quick if nothing changed.
+///
+/// # Panics
+/// If it does not build.
+pub fn echovisor() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| env::var_os(ECHOVISOR).map_or_else(build, PathBuf::from))
+}
+
+fn build() -> PathBuf {
+    let mut command = cargo();
+    command.args(["build", "--package", "echovisor-tools", "--bin", "echovisor"]);
+    command.args(["--message-format", "json-render-diagnostics"]);
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo cannot be started");
+    assert!(output.status.success(), "`{command:?}` failed");
+    let messages = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<serde_json::Value>();
+    messages
+        .filter_map(|message| Some(PathBuf::from(message.ok()?["executable"].as_str()?)))
+        .last()
+        .expect("cargo built echovisor but did not say where it is")
+}
+
+/// Cargo, standing at the root of the workspace.
+pub fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+    command
+}
+
+/// Where a program of the system is. A path stays what it is.
+///
+/// # Panics
+/// If it is not installed; the message names the script that does it.
+pub fn program(name: impl AsRef<Path>) -> PathBuf {
+    let name = name.as_ref();
+    // Not every user has the system's own programs in the search path.
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    let found = folders
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file());
+    found.unwrap_or_else(|| {
+        panic!(
+            "`{}` is not installed\nhint: run tests/install-packages",
+            name.display()
+        )
+    })
+}

@@ -1,0 +1,55 @@
+//! While the primary serves, the secondary is the same machine, a little later.
+
+use echovisor_tests::{KV, Lab, Load, Role, scenario};
+
+/// Checkpoints that both sides must have compared. The guest needs 10,000 positions for each.
+const CHECKPOINTS: u64 = 2;
+
+#[test]
+fn the_secondary_follows_and_its_digests_agree() {
+    scenario(|scene| {
+        let lab = Lab::new(scene);
+        let (primary, secondary) = lab.pair(KV);
+        let load = Load::start(&lab, 1);
+
+        let first = secondary.wait_until("past a checkpoint", |status| status.last_checkpoint.is_some());
+        let last = secondary.wait_until("past more checkpoints", |status| {
+            status.last_checkpoint >= first.last_checkpoint.map(|at| at + CHECKPOINTS * 10_000)
+        });
+        assert_eq!((last.role, last.divergences), (Role::Secondary, 0));
+        let serving = primary.wait_until("told of the last checkpoint", |s| {
+            s.last_checkpoint >= last.last_checkpoint
+        });
+        assert_eq!(
+            (serving.role, serving.divergences, serving.protected),
+            (Role::Primary, 0, true)
+        );
+        assert!(
+            serving.acknowledged <= serving.watermark,
+            "acknowledged what was never sent: {serving:?}"
+        );
+        assert!(serving.lag_ms.is_finite() && serving.lag_ms >= 0.0, "{serving:?}");
+
+        load.finish().must_be_clean();
+        primary.wait_until("caught up with", |status| status.acknowledged == status.watermark);
+        println!("primary   {serving:?}\nsecondary {last:?}");
+    });
+}
+
+#[test]
+fn stop_is_no_death() {
+    scenario(|scene| {
+        let lab = Lab::new(scene);
+        let (primary, secondary) = lab.pair(KV);
+        Load::start(&lab, 2).finish().must_be_clean();
+        primary.stop();
+        let ended = secondary.process.finish();
+        assert_eq!(
+            ended.code(),
+            Some(0),
+            "the secondary did not take it for an end: {ended}"
+        );
+        assert_eq!(lab.arbiter_record()["mode"], "ended");
+        assert_eq!(lab.secondary.guest_frames(), 0, "the secondary sent something");
+    });
+}

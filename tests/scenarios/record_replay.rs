@@ -1,0 +1,129 @@
+//! Every guest is recorded and replayed, and the replay is exact: the trail at every batch, the digest of memory, registers
+//! and devices at every checkpoint.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::Path,
+};
+
+use echovisor_tests::{Guest, KV, Lab, Node, Replayed, Scene, scenario, size};
+
+/// How many positions a replay goes before it saves its state and goes on in a new machine.
+const RESTORE_EVERY: &str = "1000";
+
+/// Replays once straight through, and once from machine to machine.
+fn replay_both_ways(recording: &Path) -> Replayed {
+    let straight = Replayed::exactly(recording, &[]);
+    let restored = Replayed::exactly(recording, &["--restore-every", RESTORE_EVERY]);
+    assert_eq!(
+        (straight.positions, straight.checkpoints),
+        (restored.positions, restored.checkpoints)
+    );
+    straight
+}
+
+/// Records `guest` while `drive` makes it do something; `stop` ends it.
+fn record_and_replay(scene: &Scene, guest: Guest, drive: impl FnOnce(&Lab, &Node)) {
+    let lab = Lab::new(scene);
+    let (node, recording) = lab.record(&lab.primary, guest);
+    drive(&lab, &node);
+    node.stop();
+    println!("{}: {:?}", guest.name, replay_both_ways(&recording));
+}
+
+/// Records `kv` under redis-benchmark with these arguments, and replays it; as often as ECHOVISOR_RUNS says.
+fn benchmark_and_replay(scene: &Scene, arguments: &str) {
+    let requests = size("ECHOVISOR_REQUESTS", 5000);
+    for _ in 0..size("ECHOVISOR_RUNS", 1) {
+        record_and_replay(scene, KV, |lab, _| {
+            drop(lab.connect(6379));
+            lab.redis_benchmark(&format!("-t set,get,incr -r 1000000000 -d 16 -n {requests} {arguments}"));
+        });
+    }
+}
+
+#[test]
+fn kv_with_one_client() {
+    scenario(|scene| benchmark_and_replay(scene, "-c 1"));
+}
+
+#[test]
+fn kv_with_fifty_clients() {
+    scenario(|scene| benchmark_and_replay(scene, "-c 50"));
+}
+
+#[test]
+fn kv_with_fifty_clients_that_pipeline() {
+    scenario(|scene| benchmark_and_replay(scene, "-c 50 -P 16"));
+}
+
+#[test]
+fn counter() {
+    scenario(|scene| {
+        let guest = Guest {
+            name: "counter",
+            arguments: "every=100",
+        };
+        record_and_replay(scene, guest, |_, node| {
+            node.wait_until("counting", |status| status.position > 1000);
+        });
+    });
+}
+
+/// The guest ends the recording, not the operator.
+#[test]
+fn counter_that_powers_itself_off() {
+    scenario(|scene| {
+        let lab = Lab::new(scene);
+        let guest = Guest {
+            name: "counter",
+            arguments: "every=50 ticks=300",
+        };
+        let (node, recording) = lab.record(&lab.primary, guest);
+        let said = node.process.finish().output();
+        assert!(said.contains("count 300"), "{said}");
+        replay_both_ways(&recording);
+    });
+}
+
+/// It computes for long without an exit, and answers in between.
+#[test]
+fn spin() {
+    scenario(|scene| {
+        let guest = Guest {
+            name: "spin",
+            arguments: "ip=10.0.0.2/24",
+        };
+        record_and_replay(scene, guest, |lab, _| {
+            let mut stream = lab.connect(7);
+            let mut answers = BufReader::new(stream.try_clone().expect("a connection")).lines();
+            for question in 0..5 {
+                writeln!(stream, "question {question}").expect("the guest reads");
+                let answer = answers.next().expect("an answer").expect("an answer");
+                assert!(!answer.is_empty(), "an empty answer to question {question}");
+            }
+        });
+    });
+}
+
+/// A crash is an end like any other: reported when it is recorded, and found again by the replay.
+#[test]
+fn crash() {
+    scenario(|scene| {
+        let lab = Lab::new(scene);
+        let guest = Guest {
+            name: "crash",
+            arguments: "after=100 kind=page at=0x8",
+        };
+        let (node, recording) = lab.record(&lab.primary, guest);
+        let recorded = node.process.finish();
+        assert_eq!(recorded.code(), Some(1), "{recorded}");
+        for part in ["page fault", "0x8", "store"] {
+            assert!(
+                recorded.stdout.contains(part),
+                "`{part}` is not in the report: {recorded}"
+            );
+        }
+        replay_both_ways(&recording);
+    });
+}

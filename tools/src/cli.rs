@@ -1,0 +1,305 @@
+//! The command line: the commands, and the groups of arguments that several of them share.
+
+use std::{ffi::OsString, path::PathBuf, sync::Arc};
+
+use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use echovisor_log::{arbiter, link::Plaintext};
+use echovisor_recorder::primary::protocol::Timing;
+use humantime::Duration;
+
+use crate::{
+    commands::{check_host, demo, inspect, primary, record, replay, secondary, status, stop},
+    failure::{Exit, Failure},
+    output,
+    values::{Arbiter, Mac, MemorySize, Net},
+};
+
+/// Keeps a virtual machine alive through the loss of its host, by recording it and replaying it elsewhere.
+#[derive(Debug, Parser)]
+#[command(name = "echovisor", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Say more on stderr; give it twice or three times for more. RUST_LOG, where set, decides instead
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 failed, 2 usage, 3 divergence found, 4 corrupt input, 5 host unfit";
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// See it work: two nodes, a client, kill -9 of the primary, and a verdict
+    Demo(demo::DemoArgs),
+    /// See what a recording holds
+    Inspect(inspect::InspectArgs),
+    /// Run a guest against the real world, protected by a secondary
+    Primary(primary::PrimaryArgs),
+    /// Follow a primary in lockstep, and take over when it is gone
+    Secondary(secondary::SecondaryArgs),
+    /// Run a guest and write down what it could not have computed for itself
+    Record(record::RecordArgs),
+    /// Run a recording again, exactly
+    Replay(replay::ReplayArgs),
+    /// Ask a running node how it is
+    Status(status::StatusArgs),
+    /// Ask a running node to power its guest off and to end
+    Stop(stop::StopArgs),
+    /// See what this host offers, and what is missing, with the remedy
+    CheckHost(check_host::CheckHostArgs),
+}
+
+impl Command {
+    /// Does it.
+    ///
+    /// # Errors
+    /// Whatever stands in the way, with a hint and an exit code.
+    pub fn run(self) -> Result<Exit, Failure> {
+        match self {
+            Command::Demo(args) => demo::run(&args),
+            Command::Inspect(args) => inspect::run(&args),
+            Command::Primary(args) => primary::run(&args),
+            Command::Secondary(args) => secondary::run(&args),
+            Command::Record(args) => record::run(&args),
+            Command::Replay(args) => replay::run(&args),
+            Command::Status(args) => status::run(&args),
+            Command::Stop(args) => stop::run(&args),
+            Command::CheckHost(args) => check_host::run(&args),
+        }
+    }
+}
+
+impl Cli {
+    /// Reads the command line of this process. Help and version are printed, and end the process well.
+    ///
+    /// # Errors
+    /// If the command line is not understood.
+    pub fn from_arguments() -> Result<Cli, Failure> {
+        Cli::from_list(std::env::args_os())
+    }
+
+    fn from_list(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Failure> {
+        Cli::try_parse_from(arguments).map_err(|error| match error.kind() {
+            ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+            _ => usage(&error),
+        })
+    }
+}
+
+/// What clap says, in the form of this program's own errors: its pointer to the help becomes the hint.
+fn usage(error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    let text = text.trim().trim_start_matches("error: ");
+    let (what, hint) = match text.rsplit_once("\n\nFor more information, try ") {
+        Some((what, help)) => (what, format!("for more information, try {help}")),
+        None => (text, "for more information, try '--help'.".to_owned()),
+    };
+    Failure::new(what, hint).with_exit(Exit::Usage)
+}
+
+/// Which guest runs.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+pub struct GuestArgs {
+    /// A built-in guest
+    #[arg(long = "guest", value_name = "NAME", default_value = "kv")]
+    pub name: String,
+
+    /// What the guest is told, such as "ip=10.0.0.2/24 gw=10.0.0.1"
+    #[arg(long = "guest-args", value_name = "ARGS", default_value = "")]
+    pub arguments: String,
+
+    /// The guest's memory
+    #[arg(long, value_name = "SIZE", default_value = "64M")]
+    pub memory: MemorySize,
+}
+
+/// What the guest's network device is connected to.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+pub struct NetArgs {
+    /// `tap:NAME`, `unix:PATH` (frames behind a 4-byte big-endian length) or `none`
+    #[arg(long, value_name = "NET", default_value = "none")]
+    pub net: Net,
+
+    /// The hardware address of the guest's network device
+    #[arg(long, value_name = "MAC", default_value = "02:00:00:00:00:02")]
+    pub mac: Mac,
+}
+
+/// What every node needs, whatever its role.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+pub struct NodeArgs {
+    /// Answer `status` and `stop` on this socket, which only its owner can use
+    #[arg(long, value_name = "SOCKET")]
+    pub control: Option<PathBuf>,
+
+    /// Who decides which node may be primary: `file:PATH`, for nodes of one host
+    #[arg(long, value_name = "ARBITER")]
+    pub arbiter: Option<Arbiter>,
+
+    /// Keep the log and the snapshots in this folder
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+
+    /// Let the link leave this host unencrypted: whoever can read it sees the guest's memory
+    #[arg(long)]
+    pub allow_plaintext_link: bool,
+
+    /// How often an idle node says that it is alive
+    #[arg(long, value_name = "TIME", default_value = "125ms")]
+    pub heartbeat: Duration,
+
+    /// How long a silent peer is trusted to be alive
+    #[arg(long, value_name = "TIME", default_value = "500ms")]
+    pub suspicion: Duration,
+}
+
+impl NodeArgs {
+    /// How long the parts of the protocol take on a primary.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        Timing { heartbeat: *self.heartbeat, suspicion: *self.suspicion, ..Timing::default() }
+    }
+
+    /// Whether the link may leave this host.
+    #[must_use]
+    pub fn plaintext(&self) -> Plaintext {
+        if self.allow_plaintext_link { Plaintext::Anywhere } else { Plaintext::LocalOnly }
+    }
+
+    /// The arbiter, which `what` cannot do without.
+    ///
+    /// # Errors
+    /// If none was named.
+    pub fn arbiter(&self, what: &str) -> Result<Arc<dyn arbiter::Arbiter>, Failure> {
+        match &self.arbiter {
+            Some(Arbiter::File(path)) => Ok(Arc::new(arbiter::FileArbiter::new(path))),
+            None => Err(Failure::new(
+                format!("{what} needs an arbiter, so that there is never more than one primary"),
+                "add --arbiter file:PATH, with the same PATH for both nodes",
+            )
+            .with_exit(Exit::Usage)),
+        }
+    }
+
+    /// Refuses times with which no node could work.
+    ///
+    /// # Errors
+    /// If a living peer would be suspected between two heartbeats.
+    pub fn validate(&self) -> Result<(), Failure> {
+        if self.heartbeat.is_zero() || *self.suspicion < 2 * *self.heartbeat {
+            return Err(Failure::new(
+                format!(
+                    "--suspicion {} is too short for --heartbeat {}",
+                    self.suspicion, self.heartbeat
+                ),
+                "let the suspicion time be at least twice the heartbeat, better four times",
+            )
+            .with_exit(Exit::Usage));
+        }
+        Ok(())
+    }
+}
+
+/// When the primary sends state instead of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Policy {
+    /// Only where execution can't be replayed.
+    Replay,
+}
+
+/// Runs a future to its end, with timers, sockets and signals, on this thread.
+///
+/// # Errors
+/// If the host has no resources left for that.
+pub fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(future),
+        Err(error) => Err(Failure::new(
+            "cannot start the input and output of the program",
+            "see whether the limit of open files (`ulimit -n`) is reached",
+        )
+        .because(error)),
+    }
+}
+
+/// Prints a result: as one JSON object if that was asked for, else as text.
+///
+/// # Errors
+/// If stdout can't be written to.
+pub fn print_result(
+    json: bool,
+    data: &impl serde::Serialize,
+    text: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    if json {
+        output::print_json(data)
+    } else {
+        output::print(text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, Failure> {
+        Cli::from_list(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_usage_error_has_one_hint_and_exit_code_2() {
+        for line in [
+            "echovisor frobnicate",
+            "echovisor demo --requests many",
+            "echovisor status",
+        ] {
+            let failure = parse(line).expect_err(line);
+            assert_eq!(failure.exit(), Exit::Usage, "{line}");
+            let text = failure.to_string();
+            assert!(text.starts_with("error: "), "{text}");
+            assert_eq!(text.matches("error: ").count(), 1, "{text}");
+            assert_eq!(
+                text.matches("\nhint: for more information, try '--help'").count(),
+                1,
+                "{text}"
+            );
+            assert!(!text.contains("For more information"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_node_refuses_to_suspect_a_living_peer() {
+        #[derive(Parser)]
+        struct Node {
+            #[command(flatten)]
+            node: NodeArgs,
+        }
+        let with = |line: &str| Node::parse_from(line.split(' ')).node.validate();
+        assert!(with("node").is_ok());
+        assert!(with("node --heartbeat 250ms").is_ok());
+        assert_eq!(
+            with("node --heartbeat 400ms")
+                .expect_err("400 + 400 > 500")
+                .exit(),
+            Exit::Usage
+        );
+        assert!(with("node --heartbeat 0s").is_err());
+    }
+}

@@ -1,0 +1,168 @@
+//! `echovisor inspect`: what a recording holds.
+
+mod row;
+mod summary;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use echovisor_event::{Position, Stamped};
+use echovisor_log::{
+    Batch, Head, Record,
+    store::{Damage, Recording, Segment, StoreError},
+};
+use row::Row;
+use summary::Summary;
+
+use crate::{
+    cli::print_result,
+    failure::{Exit, Failure},
+    output::{self, Printer, json},
+};
+
+/// The arguments of `echovisor inspect`.
+#[derive(Args, Clone, Debug)]
+pub struct InspectArgs {
+    /// The recording
+    #[arg(value_name = "DIR")]
+    pub recording: PathBuf,
+
+    /// Begin at this position
+    #[arg(long, value_name = "POSITION", default_value_t = 0)]
+    pub from: u64,
+
+    /// End with this position
+    #[arg(long, value_name = "POSITION", default_value_t = u64::MAX, hide_default_value = true)]
+    pub to: u64,
+
+    /// List every record instead of counting them
+    #[arg(long)]
+    pub events: bool,
+
+    /// Print one JSON object; with --events, one for each record
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Reads the recording, and prints what is asked for. What is intact is printed whatever else is damaged.
+///
+/// # Errors
+/// If there is no recording, or if some of the range is damaged.
+pub fn run(args: &InspectArgs) -> Result<Exit, Failure> {
+    let range = Range {
+        from: Position(args.from),
+        to: Position(args.to),
+    };
+    if range.from > range.to {
+        let hint = "give the smaller position to --from, or leave one of them out";
+        return Err(Failure::new("--from lies behind --to", hint).with_exit(Exit::Usage));
+    }
+    let recording = Recording::open(&args.recording)?;
+    let damaged = if args.events {
+        let mut printer = Printer::new();
+        let damaged = read(&recording, range, |visit| match visit {
+            Visit::Batch(..) => Ok(true),
+            Visit::Record(record) => {
+                let row = Row::new(record);
+                if args.json {
+                    printer.line(json(&row)?)
+                } else {
+                    printer.line(row)
+                }
+            }
+        })?;
+        printer.finish()?;
+        damaged
+    } else {
+        let (summary, damaged) = Summary::of(&recording, range)?;
+        print_result(args.json, &summary, || summary.to_string())?;
+        damaged
+    };
+    report(damaged)
+}
+
+/// Names all damage, and ends with the last of it.
+fn report(mut damaged: Vec<Damage>) -> Result<Exit, Failure> {
+    let Some(last) = damaged.pop() else {
+        return Ok(Exit::Done);
+    };
+    for damage in &damaged {
+        output::say(format_args!("damaged: {damage}"));
+    }
+    Err(last.into())
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    from: Position,
+    to: Position,
+}
+
+impl Range {
+    fn holds(&self, position: Position) -> bool {
+        (self.from..=self.to).contains(&position)
+    }
+
+    /// Whether anything between these two belongs to the range.
+    fn meets(&self, first: Position, last: Position) -> bool {
+        first <= self.to && self.from <= last
+    }
+}
+
+/// What is met on the way through a recording.
+enum Visit<'a> {
+    /// A batch that has a part in the range, with the size of its body.
+    Batch(&'a Head, usize),
+    /// A record in the range.
+    Record(Stamped<Record<'a>>),
+}
+
+/// Goes through a range, as long as `visit` wants to go on. A damaged segment is read as far as it is intact, and then the
+/// next one. Gives the damage.
+fn read(
+    recording: &Recording,
+    range: Range,
+    mut visit: impl FnMut(Visit<'_>) -> Result<bool, Failure>,
+) -> Result<Vec<Damage>, Failure> {
+    let mut damaged = Vec::new();
+    let mut batch = Batch::new();
+    let in_range = |segment: &&Segment| range.meets(segment.start.position, segment.last);
+    for segment in recording.segments().iter().filter(in_range) {
+        let mut reader = match recording.read(segment.start.segment) {
+            Ok(reader) => reader,
+            Err(StoreError::Damage(damage)) => {
+                damaged.push(*damage);
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        loop {
+            let head = match reader.next(&mut batch) {
+                Ok(Some(head)) => head,
+                Ok(None) => break,
+                Err(damage) => {
+                    damaged.push(*damage);
+                    break;
+                }
+            };
+            if !range.meets(head.from, head.mark.watermark) {
+                continue;
+            }
+            let mut goes_on = visit(Visit::Batch(&head, reader.body().len()))?;
+            for record in batch.records().filter(|record| range.holds(record.at)) {
+                goes_on = goes_on && visit(Visit::Record(record))?;
+            }
+            if !goes_on {
+                return Ok(damaged);
+            }
+        }
+        if let Some(torn) = reader.torn() {
+            output::say(format_args!(
+                "the end of the last segment was being written when the recorder ended: {torn}"
+            ));
+        }
+    }
+    Ok(damaged)
+}

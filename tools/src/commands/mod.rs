@@ -1,0 +1,11 @@
+//! The commands, one module each: its arguments, and `run`.
+
+pub mod check_host;
+pub mod demo;
+pub mod inspect;
+pub mod primary;
+pub mod record;
+pub mod replay;
+pub mod secondary;
+pub mod status;
+pub mod stop;

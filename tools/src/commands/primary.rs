@@ -1,0 +1,124 @@
+//! `echovisor primary`: runs a guest against the real world, and has it protected by a secondary.
+
+use std::sync::Arc;
+
+use clap::Args;
+use echovisor_event::{Term, VmId};
+use echovisor_log::{
+    SegmentStart,
+    arbiter::{CasOutcome, Record, rules},
+    link::{Address, Listener},
+    store::{Header, Store},
+};
+use echovisor_machine::boot::boot;
+use echovisor_recorder::{
+    Archive, HostClock, Journal,
+    gate::Gate,
+    primary::{Cluster, Node},
+};
+use echovisor_snapshot::Image;
+
+use crate::{
+    cli::{GuestArgs, NetArgs, NodeArgs, Policy, block_on},
+    failure::{Exit, Failure},
+    images,
+    node::{self, Controls, Launch, Reach},
+};
+
+/// The arguments of `echovisor primary`.
+#[derive(Args, Clone, Debug)]
+pub struct PrimaryArgs {
+    /// The guest.
+    #[command(flatten)]
+    pub guest: GuestArgs,
+
+    /// The guest's network.
+    #[command(flatten)]
+    pub net: NetArgs,
+
+    /// The node.
+    #[command(flatten)]
+    pub node: NodeArgs,
+
+    /// Wait for a secondary at this address, `HOST:PORT` or `unix:PATH`
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<Address>,
+
+    /// When to send state instead of events
+    #[arg(long, value_enum, default_value_t = Policy::Replay)]
+    pub policy: Policy,
+
+    /// Start the guest only once it is protected
+    #[arg(long, requires = "listen")]
+    pub wait_for_secondary: bool,
+}
+
+/// Runs the guest until it ends, is stopped, or another node has it.
+///
+/// # Errors
+/// If the guest cannot be started or cannot go on.
+pub fn run(args: &PrimaryArgs) -> Result<Exit, Failure> {
+    args.node.validate()?;
+    block_on(primary(args))
+}
+
+async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
+    let me = node::node_id()?;
+    let vm = VmId(node::random()?);
+    let port = node::port(&args.net.net)?;
+    let program = node::program(&args.guest)?;
+    let config = node::config(&args.guest, &args.net, &program);
+    let machine = boot(&config, &program)?;
+    let fingerprint = node::fingerprint()?;
+
+    // Listening comes before the arbiter: who cannot listen must not hold the guest.
+    let listener = match &args.listen {
+        Some(address) => Some(Listener::bind(address, args.node.plaintext()).await?),
+        None => None,
+    };
+    let cluster = match listener {
+        Some(listener) => Some((cluster(args, listener, vm, me)?, fingerprint.clone())),
+        None => None,
+    };
+    let archive = match &args.node.store {
+        Some(folder) => {
+            let header = Header { vm, fingerprint, guest: config.program, machine: config.to_bytes() };
+            let store = Store::create(folder, &header)?;
+            images::write(&store.images_dir(), &Image::capture(machine.memory(), machine.save()?))?;
+            Some(Archive::new(store))
+        }
+        None => None,
+    };
+
+    let logged = cluster.is_some() || archive.is_some();
+    let guest = node::launch(Launch {
+        machine,
+        port: port.clone(),
+        gate: Arc::new(Gate::new(node::outlet(port))),
+        journal: if logged { Journal::new() } else { Journal::unwritten() },
+        clock: HostClock::starting(),
+        seed: Some(node::random()?),
+        cadence: Some(node::CHECKPOINT_CADENCE),
+        held: args.wait_for_secondary,
+    })?;
+    let (sender, commands) = node::primary_commands();
+    let controls = Controls::new(args.node.control.as_deref(), Reach::Primary(sender, None))?;
+    let node = Node::new(me, guest, config.to_bytes(), SegmentStart::first(Term(1)), archive, cluster);
+    let outcome = node.run(commands).await;
+    controls.close().await;
+    node::ended(outcome?, &program)
+}
+
+/// Becomes the primary, as far as the arbiter is concerned.
+fn cluster(args: &PrimaryArgs, listener: Listener, vm: VmId, me: echovisor_event::NodeId) -> Result<Cluster, Failure> {
+    let arbiter = args.node.arbiter("--listen")?;
+    let present = arbiter.read()?;
+    let record: Record = rules::start(present.as_ref(), vm, me)?;
+    match arbiter.compare_and_set(present.as_ref(), &record)? {
+        CasOutcome::Won => Ok(Cluster { listener: Some(listener), arbiter, record, timing: args.node.timing() }),
+        CasOutcome::Lost(_) => {
+            let hint = "two nodes were started at the same moment; `status` tells which one runs";
+            Err(Failure::new("another node has become the primary", hint))
+        }
+    }
+}

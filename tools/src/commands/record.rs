@@ -1,0 +1,94 @@
+//! `echovisor record`: runs a guest with a log of its own and no peer.
+
+use std::{path::PathBuf, sync::Arc};
+
+use clap::Args;
+use echovisor_event::{Term, VmId};
+use echovisor_log::{
+    SegmentStart,
+    store::{Header, Store},
+};
+use echovisor_machine::boot::boot;
+use echovisor_recorder::{Archive, HostClock, Journal, gate::Gate, primary::Node};
+use echovisor_snapshot::Image;
+
+use crate::{
+    cli::{GuestArgs, NetArgs, block_on},
+    failure::{Exit, Failure},
+    images,
+    summary::Summary,
+    node::{self, Controls, Launch, Reach},
+};
+
+/// The arguments of `echovisor record`.
+#[derive(Args, Clone, Debug)]
+pub struct RecordArgs {
+    /// The guest.
+    #[command(flatten)]
+    pub guest: GuestArgs,
+
+    /// The guest's network.
+    #[command(flatten)]
+    pub net: NetArgs,
+
+    /// Write the recording into this folder, which must not hold one yet
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+
+    /// Answer `status` and `stop` on this socket, which only its owner can use
+    #[arg(long, value_name = "SOCKET")]
+    pub control: Option<PathBuf>,
+}
+
+/// Runs the guest until it ends or is stopped.
+///
+/// # Errors
+/// If the guest cannot be started, or the recording cannot be written.
+pub fn run(args: &RecordArgs) -> Result<Exit, Failure> {
+    block_on(record(args))
+}
+
+async fn record(args: &RecordArgs) -> Result<Exit, Failure> {
+    let port = node::port(&args.net.net)?;
+    let program = node::program(&args.guest)?;
+    let config = node::config(&args.guest, &args.net, &program);
+    let machine = boot(&config, &program)?;
+    let header = Header {
+        vm: VmId(node::random()?),
+        fingerprint: node::fingerprint()?,
+        guest: config.program,
+        machine: config.to_bytes(),
+    };
+    let store = Store::create(&args.out, &header)?;
+    images::write(
+        &store.images_dir(),
+        &Image::capture(machine.memory(), machine.save()?),
+    )?;
+    let start = SegmentStart::first(Term(1));
+
+    let guest = node::launch(Launch {
+        machine,
+        port: port.clone(),
+        gate: Arc::new(Gate::new(node::outlet(port))),
+        journal: Journal::new(),
+        clock: HostClock::starting(),
+        seed: Some(node::random()?),
+        cadence: Some(node::CHECKPOINT_CADENCE),
+        held: false,
+    })?;
+    let signals = guest.signals.clone();
+    let (sender, commands) = node::primary_commands();
+    let controls = Controls::new(args.control.as_deref(), Reach::Primary(sender, None))?;
+    let running = Node::new(
+        node::node_id()?,
+        guest,
+        config.to_bytes(),
+        start,
+        Some(Archive::new(store)),
+        None,
+    );
+    let outcome = running.run(commands).await;
+    Summary::of(&signals).write(&args.out)?;
+    controls.close().await;
+    node::ended(outcome?, &program)
+}

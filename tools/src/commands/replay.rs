@@ -1,0 +1,197 @@
+//! `echovisor replay`: runs a recording again.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use echovisor_event::Position;
+use echovisor_log::store::Recording;
+use echovisor_machine::{Machine, MachineConfig, cpu::kvm::KvmCpu};
+use echovisor_replayer::{FollowError, Follower, Progress, Reached, Replay};
+use echovisor_snapshot::Image;
+use serde::Serialize;
+
+use crate::{
+    cli::print_result,
+    failure::{Exit, Failure},
+    images,
+    summary::Summary,
+    node::{self, history::Batches, history::Console},
+    output,
+};
+
+/// The arguments of `echovisor replay`.
+#[derive(Args, Clone, Debug)]
+pub struct ReplayArgs {
+    /// The recording
+    #[arg(value_name = "DIR")]
+    pub recording: PathBuf,
+
+    /// Stop at this position instead of at the end
+    #[arg(long, value_name = "POSITION")]
+    pub to: Option<u64>,
+
+    /// Compare the state at every checkpoint with the recorded digest
+    #[arg(long)]
+    pub verify: bool,
+
+    /// Move the guest into a new virtual machine whenever it has come this many positions further
+    #[arg(long, value_name = "POSITIONS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub restore_every: Option<u64>,
+
+    /// Print the result as one JSON object; what the guest writes on its console is then not shown
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a replay found. Scripts rely on the names.
+#[derive(Debug, Serialize)]
+struct Verdict {
+    /// Where the replay ended.
+    positions: u64,
+    /// Checkpoints whose digest was compared.
+    checkpoints: u64,
+    /// Differences found.
+    mismatches: u64,
+    /// Differences that mean nothing.
+    benign: u64,
+    /// How long the replay took.
+    seconds: f64,
+    /// How long the recorded guest was busy; unknown if the recording has no proper end.
+    recorded_busy_seconds: Option<f64>,
+    /// Where and how it ended.
+    end: String,
+    /// How often the guest was moved.
+    restores: u64,
+}
+
+/// Runs the recording again.
+///
+/// # Errors
+/// If it cannot be read to its end, or the guest takes another course.
+pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
+    let recording = Recording::open(&args.recording)?;
+    let here = node::fingerprint()?;
+    let there = &recording.header().fingerprint;
+    if there.digest != here.digest {
+        let what = format!("this was recorded on another kind of host: {}; here: {}", there.text, here.text);
+        return Err(Failure::new(what, "replay it on a host like the one that recorded it").with_exit(Exit::Unfit));
+    }
+    let config = MachineConfig::from_bytes(&recording.header().machine).map_err(|error| {
+        Failure::new("the recording's header", "it was made by another version").because(error).with_exit(Exit::Corrupt)
+    })?;
+    let image = images::read(&recording.images_dir(), Position::BOOT)?;
+    let machine = image.restore(&config, KvmCpu::new)?;
+
+    let summary = Summary::read(&args.recording);
+    let progress = Arc::new(Progress::default());
+    let batches = Batches::new(recording, image.position());
+    let replay = Replay::new(batches, Console { shown: !args.json }, args.verify, progress.clone());
+    let started = Instant::now();
+    let mut course = Course { follower: Follower::new(machine, replay), config, restores: 0 };
+    let reached = course.run(args);
+    let seconds = started.elapsed();
+
+    let mut verdict = Verdict {
+        positions: course.follower.machine().position().0,
+        checkpoints: progress.checkpoints(),
+        mismatches: 0,
+        benign: 0,
+        seconds: seconds.as_secs_f64(),
+        recorded_busy_seconds: summary.map(|summary| summary.busy_seconds),
+        end: String::new(),
+        restores: course.restores,
+    };
+    match reached {
+        Ok(reached) => {
+            verdict.end = end(&reached);
+            print_result(args.json, &verdict, || table(&verdict, seconds))?;
+            Ok(Exit::Done)
+        }
+        Err(Stopped::Failure(failure)) => Err(failure),
+        Err(Stopped::Follow(error)) => {
+            let diverged = error.is_divergence();
+            if diverged {
+                verdict.mismatches = 1;
+                verdict.end = error.to_string();
+                print_result(args.json, &verdict, || table(&verdict, seconds))?;
+            }
+            Err(failure(error, diverged))
+        }
+    }
+}
+
+/// The machine on its way.
+struct Course {
+    follower: Follower<KvmCpu, Batches, Console>,
+    config: MachineConfig,
+    restores: u64,
+}
+
+/// Why the way ended early.
+enum Stopped {
+    Follow(FollowError<crate::node::history::ReadError>),
+    Failure(Failure),
+}
+
+impl Course {
+    fn run(&mut self, args: &ReplayArgs) -> Result<Reached, Stopped> {
+        let to = args.to.map(Position);
+        loop {
+            let here = self.follower.machine().position();
+            let next = args.restore_every.map(|every| Position(here.0.saturating_add(every)));
+            let stop_at = next.into_iter().chain(to).min();
+            match self.follower.run(stop_at).map_err(Stopped::Follow)? {
+                Reached::Position if to.is_none_or(|to| self.follower.machine().position() < to) => {
+                    self.restore().map_err(Stopped::Failure)?;
+                }
+                reached => return Ok(reached),
+            }
+        }
+    }
+
+    /// Moves the guest into a new virtual machine, by way of an image in bytes.
+    fn restore(&mut self) -> Result<(), Failure> {
+        let machine = self.follower.machine();
+        let image = Image::capture(machine.memory(), machine.save()?);
+        let image = Image::from_bytes(&image.to_bytes())?;
+        let machine: Machine<KvmCpu> = image.restore(&self.config, KvmCpu::new)?;
+        self.follower.replace_machine(machine);
+        self.restores += 1;
+        Ok(())
+    }
+}
+
+fn end(reached: &Reached) -> String {
+    match reached {
+        Reached::Stopped => "the guest was stopped here".into(),
+        Reached::Position => "the position asked for".into(),
+        Reached::LogEnds => "the recording ends here without a stop".into(),
+        Reached::PoweredOff(code) => format!("the guest powered itself off with code {code}"),
+        Reached::Crashed(crash) => format!("the guest crashed: {crash}"),
+    }
+}
+
+fn table(verdict: &Verdict, seconds: Duration) -> String {
+    let rate = verdict.positions as f64 / seconds.as_secs_f64().max(1e-9);
+    let busy = verdict.recorded_busy_seconds.map_or(String::new(), |busy| format!("; the recorded guest was busy for {busy:.2} s"));
+    format!(
+        "positions    {}\ncheckpoints  {} compared, {} different\ntime         {:.2} s ({rate:.0} positions/s){busy}\nend          {}",
+        verdict.positions, verdict.checkpoints, verdict.mismatches, verdict.seconds, verdict.end,
+    )
+}
+
+fn failure(error: FollowError<crate::node::history::ReadError>, diverged: bool) -> Failure {
+    if diverged {
+        output::say("the replay took another course than the recording");
+        return Failure::new("divergence", "replay with --to a position before it to see the state there")
+            .because(error)
+            .with_exit(Exit::Divergence);
+    }
+    Failure::new("the replay cannot go on", "what comes before is whole; replay it with --to")
+        .because(error)
+        .with_exit(Exit::Corrupt)
+}

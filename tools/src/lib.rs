@@ -1,0 +1,15 @@
+//! The parts of the `echovisor` program: its command line, one module per command, and what commands share.
+//!
+//! [`model`], [`switch`] and [`control`] know nothing of the commands, so that tests and benches use them too.
+
+pub mod cli;
+pub mod commands;
+pub mod control;
+pub mod failure;
+mod images;
+pub mod model;
+pub mod node;
+pub mod output;
+mod summary;
+pub mod switch;
+pub mod values;

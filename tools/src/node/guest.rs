@@ -1,0 +1,174 @@
+//! The guest and its thread.
+
+use std::{fs, os::fd::AsFd, sync::{Arc, atomic::Ordering}, thread};
+
+use echovisor_event::Digest;
+use echovisor_guests::Guest;
+use echovisor_machine::{Machine, MachineConfig, cpu::Cpu};
+use echovisor_recorder::{
+    HostClock, Journal, JournalReader, Live, Recorder, Signals,
+    gate::Gate,
+    port::Port,
+    primary,
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::oneshot,
+    task::JoinHandle,
+};
+
+use crate::{
+    cli::{GuestArgs, NetArgs},
+    failure::{Exit, Failure},
+    values::Net,
+};
+
+/// Requests that may wait for the guest's thread.
+const REQUESTS: usize = 16;
+
+/// The MTU of the guest's network device.
+const MTU: u16 = 1500;
+
+/// The guest's program: a built-in one by name, or a file by a path with a slash.
+///
+/// # Errors
+/// If there is none of that name, or the file cannot be read.
+pub fn program(arguments: &GuestArgs) -> Result<Vec<u8>, Failure> {
+    let name = &arguments.name;
+    if name.contains('/') {
+        return fs::read(name).map_err(|error| {
+            Failure::new(format!("cannot read the guest {name}"), "see whether the path is right").because(error)
+        });
+    }
+    match echovisor_guests::find(name) {
+        Some(guest) => Ok(guest.elf.to_vec()),
+        None => {
+            let names: Vec<_> = echovisor_guests::ALL.iter().map(|Guest { name, .. }| *name).collect();
+            let hint = format!("there are {}; a guest of your own is named by a path with a slash", names.join(", "));
+            Err(Failure::new(format!("there is no built-in guest `{name}`"), hint).with_exit(Exit::Usage))
+        }
+    }
+}
+
+/// The configuration of the machine that the arguments describe.
+#[must_use]
+pub fn config(guest: &GuestArgs, net: &NetArgs, program: &[u8]) -> MachineConfig {
+    MachineConfig {
+        memory: guest.memory.0,
+        mac: (net.net != Net::None).then_some(net.mac.0),
+        mtu: MTU,
+        guest: guest.name.clone(),
+        arguments: guest.arguments.clone(),
+        program: Digest(*blake3::hash(program).as_bytes()),
+    }
+}
+
+/// Opens what the guest's network device is to be connected to.
+///
+/// # Errors
+/// If it is not there or may not be used.
+pub fn port(net: &Net) -> Result<Option<Port>, Failure> {
+    Ok(match net {
+        Net::None => None,
+        Net::Tap(name) => Some(Port::tap(name)?),
+        Net::Unix(path) => Some(Port::stream(path)?),
+    })
+}
+
+/// Throws away what comes in, until the result is dropped: a secondary's network must not fill with the past, nor hold
+/// anybody up.
+///
+/// # Errors
+/// If the host has no resources left for that.
+pub fn drain(port: Port) -> Result<Drain, Failure> {
+    let failed = |error: std::io::Error| Failure::new("cannot watch the network", "see whether `ulimit -n` is reached").because(error);
+    let descriptor = port.as_fd().try_clone_to_owned().map_err(failed)?;
+    // SAFETY: the descriptor is owned by what it is registered with, and stays open as long.
+    let watched = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
+    let watched = watched.map_err(|error| failed(error.into()))?;
+    let task = tokio::spawn(async move {
+        while let Ok(mut ready) = watched.readable().await {
+            // A network that is gone is noticed at the takeover.
+            if port.drain().is_err() {
+                return;
+            }
+            ready.clear_ready();
+        }
+    });
+    Ok(Drain(task))
+}
+
+/// Ends draining when it is dropped.
+pub struct Drain(JoinHandle<()>);
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The frame by which switches learn where the guest's address is now: a reverse ARP request, as QEMU sends it after a
+/// migration (RFC 903).
+#[must_use]
+pub fn announcement(mac: [u8; 6]) -> [u8; 60] {
+    let mut frame = [0; 60];
+    frame[..6].fill(0xff);
+    frame[6..12].copy_from_slice(&mac);
+    // EtherType RARP, hardware Ethernet, protocol IPv4, address lengths 6 and 4, operation "request reverse".
+    frame[12..22].copy_from_slice(&[0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3]);
+    frame[22..28].copy_from_slice(&mac);
+    frame[32..38].copy_from_slice(&mac);
+    frame
+}
+
+/// What a guest's thread starts with.
+pub struct Launch<C> {
+    /// The guest.
+    pub machine: Machine<C>,
+    /// Its network.
+    pub port: Option<Port>,
+    /// Where its effects pass.
+    pub gate: Arc<Gate>,
+    /// Where its log goes.
+    pub journal: (Journal, JournalReader),
+    /// Its time.
+    pub clock: HostClock,
+    /// Entropy for a guest that boots; `None` for one that goes on.
+    pub seed: Option<[u8; 32]>,
+    /// Positions between checkpoints.
+    pub cadence: Option<u64>,
+    /// Whether the guest waits until it is protected.
+    pub held: bool,
+}
+
+/// Starts the guest's thread.
+///
+/// # Errors
+/// If the host has no thread or descriptor left.
+pub fn launch<C: Cpu + Send + 'static>(launch: Launch<C>) -> Result<primary::Guest, Failure> {
+    let exhausted = |error| {
+        Failure::new("cannot start the guest's thread", "see whether `ulimit -n` or `ulimit -u` is reached").because(error)
+    };
+    let signals = Arc::new(Signals::new().map_err(exhausted)?);
+    signals.hold.store(launch.held, Ordering::Release);
+    let (journal, reader) = launch.journal;
+    let (gate, clock) = (launch.gate, launch.clock);
+    let mut live = Live::new(launch.port, gate.clone(), journal, signals.clone(), clock, launch.cadence);
+    if let Some(seed) = launch.seed {
+        live = live.greet(seed);
+    }
+    let (requests, asked) = flume::bounded(REQUESTS);
+    let (ended, end) = oneshot::channel();
+    let machine = launch.machine;
+    thread::Builder::new()
+        .name("vcpu".into())
+        .spawn(move || {
+            let mut recorder = Recorder::new(machine, live, asked);
+            let result = recorder.run();
+            // The log's writing end goes first, so that whoever hears of the end has heard everything.
+            drop(recorder);
+            let _ = ended.send(result);
+        })
+        .map_err(exhausted)?;
+    Ok(primary::Guest { journal: reader, requests, signals, gate, ended: end })
+}

@@ -1,0 +1,85 @@
+//! What the commands that run a guest have in common.
+
+mod control;
+mod failures;
+mod guest;
+pub mod history;
+mod outlet;
+pub mod report;
+
+use echovisor_event::NodeId;
+use echovisor_log::link::Fingerprint;
+use echovisor_machine::{
+    boot::{Crash, Symbols},
+    cpu::kvm,
+};
+use echovisor_recorder::{Ended, primary::Outcome};
+
+pub use self::{
+    control::{Controls, Reach, primary_commands, secondary_commands},
+    guest::{Drain, Launch, announcement, config, drain, launch, port, program},
+    outlet::outlet,
+};
+use crate::failure::{Exit, Failure};
+
+/// Positions between checkpoints.
+pub const CHECKPOINT_CADENCE: u64 = 10_000;
+
+/// What a node's end means for its process.
+///
+/// # Errors
+/// If the guest crashed, or another node runs it.
+pub fn ended(outcome: Outcome, program: &[u8]) -> Result<Exit, Failure> {
+    match outcome {
+        Outcome::Ended(Ended::Stopped | Ended::PoweredOff(0)) => Ok(Exit::Done),
+        Outcome::Ended(Ended::PoweredOff(code)) => Err(Failure::new(
+            format!("the guest powered itself off with code {code}"),
+            "what it wrote on its console says why",
+        )),
+        Outcome::Ended(Ended::Crashed(crash)) => Err(crashed(&crash, program)),
+        Outcome::Fenced(record) => {
+            let who = record.map_or("somebody else".to_owned(), |record| {
+                format!("node {} in term {}", record.holder, record.term)
+            });
+            let hint = "join it: echovisor secondary --join ADDRESS";
+            Err(Failure::new(format!("this node is not the primary any more: {who} runs the guest"), hint))
+        }
+    }
+}
+
+/// A guest that an exception ended, with the function where that happened if the program tells.
+#[must_use]
+pub fn crashed(crash: &Crash, program: &[u8]) -> Failure {
+    let function = Symbols::of(program).ok().and_then(|symbols| symbols.resolve(crash.rip));
+    let place = function.map_or(String::new(), |function| format!(" in {}", rustc_demangle::demangle(&function)));
+    Failure::new(format!("the guest crashed{place}: {crash}"), "a recording replays to this point, as often as you like")
+}
+
+/// Bytes that nobody can guess.
+///
+/// # Errors
+/// If the host has none to give.
+pub fn random<const N: usize>() -> Result<[u8; N], Failure> {
+    let mut bytes = [0; N];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(|error| {
+        Failure::new("the host gives no random bytes", "see whether the sandbox forbids getrandom").because(error)
+    })?;
+    Ok(bytes)
+}
+
+/// A node's identity: a new one for each run.
+///
+/// # Errors
+/// As [`random`].
+pub fn node_id() -> Result<NodeId, Failure> {
+    random().map(NodeId)
+}
+
+/// This host, as the log's header and the link know it.
+///
+/// # Errors
+/// If the host's processor lacks what the machine offers.
+pub fn fingerprint() -> Result<Fingerprint, Failure> {
+    let host = kvm::Fingerprint::of_host()?;
+    Ok(Fingerprint { text: host.to_string(), digest: host.digest() })
+}

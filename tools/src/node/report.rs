@@ -1,0 +1,102 @@
+//! A node's state, as `status` tells it.
+
+use std::time::Duration;
+
+use echovisor_event::{Digest, Position};
+use echovisor_recorder::primary;
+use echovisor_replayer::secondary::{self, Times};
+
+use crate::control::{Role, Status};
+
+/// How long a takeover took, milliseconds, and what it is made of.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Takeover {
+    /// From the last sign of life to the suspicion.
+    pub suspicion_ms: f64,
+    /// The arbiter's answer.
+    pub arbiter_ms: f64,
+    /// Executing the rest of the log.
+    pub replay_ms: f64,
+    /// From there to the first release.
+    pub release_ms: f64,
+}
+
+impl Takeover {
+    /// A takeover with these times, and `release` from the end of the log until the guest ran again.
+    #[must_use]
+    pub fn new(times: &Times, release: Duration) -> Takeover {
+        let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+        Takeover {
+            suspicion_ms: milliseconds(times.suspicion),
+            arbiter_ms: milliseconds(times.arbiter),
+            replay_ms: milliseconds(times.replay),
+            release_ms: milliseconds(release),
+        }
+    }
+
+    /// From the last sign of life to the first release.
+    #[must_use]
+    pub fn total_ms(&self) -> f64 {
+        self.suspicion_ms + self.arbiter_ms + self.replay_ms + self.release_ms
+    }
+}
+
+/// A primary's state.
+#[must_use]
+pub fn of_primary(status: &primary::Status, takeover: Option<&Takeover>) -> Status {
+    let mut report = Status {
+        term: status.term.0,
+        position: status.position.0,
+        watermark: status.watermark.0,
+        acknowledged: status.acknowledged.0,
+        lag_ms: status.lag_ms as f64,
+        protected: status.protected,
+        last_checkpoint: position(status.last_checkpoint),
+        divergences: status.divergences,
+        guest_rx_bytes: status.guest_rx_bytes,
+        guest_tx_bytes: status.guest_tx_bytes,
+        log_bytes: status.log_bytes,
+        link_bytes: status.link_bytes,
+        takeover_ms: takeover.map(Takeover::total_ms),
+        ..Status::new(Role::Primary)
+    };
+    report.more.insert("mode".into(), status.mode.clone().into());
+    report.more.insert("held".into(), status.held.into());
+    report.more.insert("batches".into(), status.batches.into());
+    if let Some((_, digest)) = status.last_checkpoint {
+        report.more.insert("last_digest".into(), digest.to_string().into());
+    }
+    if let Some(takeover) = takeover
+        && let Ok(serde_json::Value::Object(parts)) = serde_json::to_value(takeover)
+    {
+        report.more.extend(parts);
+    }
+    report
+}
+
+/// A secondary's state.
+#[must_use]
+pub fn of_secondary(status: &secondary::Status) -> Status {
+    let mut report = Status {
+        term: status.term.0,
+        position: status.position.0,
+        watermark: status.watermark.0,
+        acknowledged: status.watermark.0,
+        protected: status.eligible,
+        last_checkpoint: position(status.last_checkpoint),
+        divergences: status.divergences,
+        log_bytes: status.log_bytes,
+        link_bytes: status.link_bytes,
+        ..Status::new(Role::Secondary)
+    };
+    report.more.insert("mode".into(), status.mode.clone().into());
+    report.more.insert("checkpoints".into(), status.checkpoints.into());
+    if let Some((_, digest)) = status.last_checkpoint {
+        report.more.insert("last_digest".into(), digest.to_string().into());
+    }
+    report
+}
+
+fn position(checkpoint: Option<(Position, Digest)>) -> Option<u64> {
+    checkpoint.map(|(position, _)| position.0)
+}
