@@ -152,7 +152,10 @@ impl<C: Cpu> Machine<C> {
     /// If the processor does not tell, or if the machine does not stand at a boundary.
     pub fn save(&self) -> Result<MachineState, CpuError> {
         if self.stage != Stage::Complete {
-            return Err(CpuError::State(format!("position {} is not complete: pause the machine first", self.position)));
+            return Err(CpuError::State(format!(
+                "position {} is not complete: pause the machine first",
+                self.position
+            )));
         }
         Ok(MachineState {
             position: self.position,
@@ -200,7 +203,10 @@ impl<C: Cpu> Machine<C> {
     /// If the processor fails, or goes on instead.
     pub fn settle(&mut self) -> Result<(), CpuError> {
         if self.stage != Stage::Complete && self.cpu.complete()?.is_some() {
-            return Err(CpuError::State(format!("the guest went on behind its end at position {}", self.position)));
+            return Err(CpuError::State(format!(
+                "the guest went on behind its end at position {}",
+                self.position
+            )));
         }
         self.stage = Stage::Complete;
         Ok(())
@@ -265,7 +271,8 @@ impl<C: Cpu> Machine<C> {
             self.stage = Stage::Inside;
             return Ok(Some(Stop::Kicked));
         }
-        let served = serve(exit, &mut self.devices, &self.memory, &mut self.trail, self.position.next(), world);
+        let served =
+            serve(exit, &mut self.devices, &self.memory, &mut self.trail, self.position.next(), world);
         self.finish(served)
     }
 
@@ -279,7 +286,8 @@ impl<C: Cpu> Machine<C> {
             return Ok(None);
         };
         self.idle = None;
-        let served = serve(exit, &mut self.devices, &self.memory, &mut self.trail, self.position.next(), world);
+        let served =
+            serve(exit, &mut self.devices, &self.memory, &mut self.trail, self.position.next(), world);
         self.finish(served)
     }
 
@@ -305,7 +313,8 @@ impl<C: Cpu> Machine<C> {
             CpuState::Kvm(state) => Crash::read(&state, &self.memory),
             CpuState::Scripted(_) => None,
         };
-        let crash = crash.ok_or_else(|| CpuError::State("the guest wrote to the port of the exception stubs".into()))?;
+        let crash = crash
+            .ok_or_else(|| CpuError::State("the guest wrote to the port of the exception stubs".into()))?;
         Ok(Stop::Crashed(Box::new(crash)))
     }
 

@@ -14,7 +14,9 @@ pub struct Memory {
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// The size is out of range or not a multiple of [`MEMORY_STEP`].
-    #[error("guest memory of {size} bytes: it must be a multiple of {MEMORY_STEP} from {MEMORY_MIN} to {MEMORY_MAX}")]
+    #[error(
+        "guest memory of {size} bytes: it must be a multiple of {MEMORY_STEP} from {MEMORY_MIN} to {MEMORY_MAX}"
+    )]
     Size {
         /// The size asked for, bytes.
         size: u64,

@@ -23,12 +23,12 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Starts writing to `store`.
+    /// Starts writing to `store`, with a segment that begins at `start`.
     #[must_use]
-    pub fn new(store: Store) -> Archive {
+    pub fn new(store: Store, start: SegmentStart) -> Archive {
         let (items, receiver) = flume::bounded(DEPTH);
         let (used, spare) = flume::bounded(DEPTH);
-        let thread = std::thread::spawn(move || write(store, &receiver, &used));
+        let thread = std::thread::spawn(move || write(store, start, &receiver, &used));
         Archive { items, spare, thread }
     }
 
@@ -70,7 +70,13 @@ impl Archive {
 #[derive(Clone, Copy, Debug)]
 pub struct Failed;
 
-fn write(mut store: Store, items: &flume::Receiver<Item>, used: &flume::Sender<Batch>) -> Result<(), StoreError> {
+fn write(
+    mut store: Store,
+    start: SegmentStart,
+    items: &flume::Receiver<Item>,
+    used: &flume::Sender<Batch>,
+) -> Result<(), StoreError> {
+    store.begin(&start)?;
     for item in items {
         match item {
             Item::Begin(start) => store.begin(&start)?,

@@ -75,7 +75,14 @@ impl Journal {
 
     fn closed() -> Journal {
         let (_, spare) = flume::bounded(0);
-        Journal { batch: Batch::new(), sender: None, spare, mark: Mark::default(), flushed: None, opened: None }
+        Journal {
+            batch: Batch::new(),
+            sender: None,
+            spare,
+            mark: Mark::default(),
+            flushed: None,
+            opened: None,
+        }
     }
 
     /// Whether anybody reads.

@@ -229,10 +229,14 @@ impl Live {
     fn sleep(&self, network: bool, timeout: Duration) -> Result<(), LiveError> {
         let port = self.port.as_ref().filter(|_| network);
         let bell = PollFd::from_borrowed_fd(self.signals.bell.as_fd(), PollFlags::IN);
-        let timeout = (timeout < Duration::from_secs(3600))
-            .then(|| Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) });
+        let timeout = (timeout < Duration::from_secs(3600)).then(|| Timespec {
+            tv_sec: timeout.as_secs() as i64,
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        });
         let polled = match port {
-            Some(port) => poll(&mut [bell, PollFd::from_borrowed_fd(port.as_fd(), PollFlags::IN)], timeout.as_ref()),
+            Some(port) => {
+                poll(&mut [bell, PollFd::from_borrowed_fd(port.as_fd(), PollFlags::IN)], timeout.as_ref())
+            }
             None => poll(&mut [bell], timeout.as_ref()),
         };
         match polled {
@@ -246,7 +250,9 @@ impl Live {
         if self.here.frame.is_some() {
             return Ok(true);
         }
-        let Some(port) = self.port.as_ref().filter(|_| here.frames_wanted > 0 && self.here.frames < BURST_MAX) else {
+        let Some(port) =
+            self.port.as_ref().filter(|_| here.frames_wanted > 0 && self.here.frames < BURST_MAX)
+        else {
             return Ok(false);
         };
         self.here.frame = port.receive(&mut self.buffer[..]).map_err(LiveError::Port)?;
@@ -331,8 +337,9 @@ impl Live {
 
     /// Answers the bell; waits while the secondary is behind. Whether the machine should pause.
     fn wants_pause(&mut self, here: &Here) -> bool {
-        let waits =
-            |signals: &Signals| signals.throttle.load(Ordering::Acquire) || signals.hold.load(Ordering::Acquire);
+        let waits = |signals: &Signals| {
+            signals.throttle.load(Ordering::Acquire) || signals.hold.load(Ordering::Acquire)
+        };
         while self.signals.bell.is_rung() || waits(&self.signals) {
             self.signals.bell.answer();
             if self.signals.pause.load(Ordering::Acquire) || !waits(&self.signals) {

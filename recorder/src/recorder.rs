@@ -4,7 +4,11 @@ use std::{sync::atomic::Ordering, time::Instant};
 
 use echovisor_event::Position;
 use echovisor_log::Record;
-use echovisor_machine::{Machine, RunError, Stop, boot::Crash, cpu::{Cpu, CpuError}};
+use echovisor_machine::{
+    Machine, RunError, Stop,
+    boot::Crash,
+    cpu::{Cpu, CpuError},
+};
 use echovisor_snapshot::{Image, state_digest};
 
 use crate::live::{Live, LiveError};

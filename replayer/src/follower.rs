@@ -61,7 +61,11 @@ impl<E: std::error::Error> FollowError<E> {
     /// Whether machine and log disagree, as opposed to a log that cannot be read or a processor that failed.
     #[must_use]
     pub fn is_divergence(&self) -> bool {
-        !matches!(self, FollowError::Cpu(_) | FollowError::Run(RunError::Cpu(_) | RunError::World(ReplayError::History(_))))
+        !matches!(
+            self,
+            FollowError::Cpu(_)
+                | FollowError::Run(RunError::Cpu(_) | RunError::World(ReplayError::History(_)))
+        )
     }
 }
 

@@ -32,7 +32,9 @@ pub enum ReplayError<E> {
         at: Position,
     },
     /// The guest did something else than the recorded one.
-    #[error("at position {at} the trail is {found:016x}, recorded was {expected:016x}: the guest did something else")]
+    #[error(
+        "at position {at} the trail is {found:016x}, recorded was {expected:016x}: the guest did something else"
+    )]
     Trail {
         /// Where it was noticed; the difference is before it and after the last batch.
         at: Position,
@@ -83,7 +85,17 @@ impl<H: History, W: Witness> Replay<H, W> {
     /// checkpoints; the trail is compared in any case.
     pub fn new(history: H, witness: W, compares: bool, progress: Arc<Progress>) -> Replay<H, W> {
         let clock = (Nanos::ZERO, Instant::now());
-        Replay { history, witness, compares, progress, current: None, cursor: Cursor::default(), pause_at: None, due: None, clock }
+        Replay {
+            history,
+            witness,
+            compares,
+            progress,
+            current: None,
+            cursor: Cursor::default(),
+            pause_at: None,
+            due: None,
+            clock,
+        }
     }
 
     /// Pauses the machine at the first boundary at or after `position`.
@@ -107,7 +119,9 @@ impl<H: History, W: Witness> Replay<H, W> {
     pub fn checkpoint_at(&mut self, position: Position) -> Result<Option<Digest>, ReplayError<H::Error>> {
         loop {
             match self.peek() {
-                Some((at, Record::Checkpoint(digest))) if at == position && self.compares => return Ok(Some(digest)),
+                Some((at, Record::Checkpoint(digest))) if at == position && self.compares => {
+                    return Ok(Some(digest));
+                }
                 Some(_) => return Ok(None),
                 None => {
                     if !self.fetch()? {
@@ -226,7 +240,8 @@ impl<H: History, W: Witness> World for Replay<H, W> {
                 }
             }
         }
-        let Some((stamped, after)) = self.current.as_ref().and_then(|current| current.batch.get(self.cursor)) else {
+        let Some((stamped, after)) = self.current.as_ref().and_then(|current| current.batch.get(self.cursor))
+        else {
             unreachable!("a record to deliver is there")
         };
         let Record::Event(event) = stamped.what else { unreachable!("only events are delivered") };

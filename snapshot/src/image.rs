@@ -2,7 +2,10 @@
 //!
 //! `docs/formats/image.md` describes the bytes.
 
-use echovisor_event::{Digest, Position, limits::{MEMORY_MAX, PAGE_SIZE}};
+use echovisor_event::{
+    Digest, Position,
+    limits::{MEMORY_MAX, PAGE_SIZE},
+};
 use echovisor_machine::{
     Machine, MachineConfig, MachineState, Memory, MemoryError,
     cpu::{Cpu, CpuError},

@@ -77,11 +77,7 @@ fn measure(scene: &Scene, load: usize, mode: Mode, results: &mut Results) {
     let (_, arguments, requests) = LOADS[load];
     let arguments = format!("-t set,get -r 1000000000 -d 16 -n {requests} {arguments}");
     for row in lab.redis_benchmark(&arguments) {
-        results
-            .speed
-            .entry((load, row.request.clone(), mode))
-            .or_default()
-            .push(row);
+        results.speed.entry((load, row.request.clone(), mode)).or_default().push(row);
     }
     if mode == Mode::Protected {
         let after = traffic(&lab, &node);
@@ -112,10 +108,7 @@ fn print_speed(results: &Results) {
     let rate = |rows: &[Measured]| median(rows.iter().map(|row| row.rate));
     for ((load, request, mode), rows) in &results.speed {
         let unprotected = rate(&results.speed[&(*load, request.clone(), Mode::Unprotected)]);
-        let (p50, p99) = (
-            median(rows.iter().map(|row| row.p50)),
-            median(rows.iter().map(|row| row.p99)),
-        );
+        let (p50, p99) = (median(rows.iter().map(|row| row.p50)), median(rows.iter().map(|row| row.p99)));
         let (name, rate) = (LOADS[*load].0, rate(rows));
         let mode = format!("{mode:?}").to_lowercase();
         println!(

@@ -28,10 +28,7 @@ impl Lab<'_> {
         let arguments = ["-h", GUEST, "--csv"].into_iter().chain(arguments.split(' '));
         let finished = self.client.run("redis-benchmark", arguments);
         let (stderr, table) = (finished.stderr.clone(), finished.output());
-        assert!(
-            !stderr.contains("Error") && !table.contains("Error"),
-            "{stderr}\n{table}"
-        );
+        assert!(!stderr.contains("Error") && !table.contains("Error"), "{stderr}\n{table}");
         let rows: Vec<Measured> = table.lines().filter_map(row).collect();
         assert!(!rows.is_empty(), "no rows in:\n{table}");
         rows
@@ -46,12 +43,7 @@ fn row(line: &str) -> Option<Measured> {
         return None;
     };
     let number = |text: &str| text.parse::<f64>().ok();
-    Some(Measured {
-        request: request.to_owned(),
-        rate: number(rate)?,
-        p50: number(p50)?,
-        p99: number(p99)?,
-    })
+    Some(Measured { request: request.to_owned(), rate: number(rate)?, p50: number(p50)?, p99: number(p99)? })
 }
 
 /// What `replay --verify --json` found.
@@ -76,18 +68,13 @@ impl Replayed {
     /// If the replay fails or differs, or if there was nothing to compare.
     pub fn exactly(recording: &Path, more: &[&str]) -> Replayed {
         let more = more.iter().map(OsStr::new);
-        let arguments = ["replay", "--verify", "--json"]
-            .map(OsStr::new)
-            .into_iter()
-            .chain([recording.as_os_str()]);
+        let arguments =
+            ["replay", "--verify", "--json"].map(OsStr::new).into_iter().chain([recording.as_os_str()]);
         let found = Namespace::new().run(echovisor(), arguments.chain(more)).output();
         let replayed: Replayed =
             serde_json::from_str(&found).unwrap_or_else(|error| panic!("{error} in {found}"));
         assert_eq!(replayed.mismatches, 0, "{replayed:?}");
-        assert!(
-            replayed.positions > 0 && replayed.checkpoints > 0,
-            "nothing was compared: {replayed:?}"
-        );
+        assert!(replayed.positions > 0 && replayed.checkpoints > 0, "nothing was compared: {replayed:?}");
         replayed
     }
 }

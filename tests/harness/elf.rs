@@ -22,19 +22,13 @@ pub fn elf(machine: u16, code: &[u8]) -> Vec<u8> {
     file.extend(machine.to_le_bytes());
     file.extend(1u32.to_le_bytes());
     // Entry point, program headers, no section headers.
-    [BASE + HEADERS, 64, 0]
-        .iter()
-        .for_each(|word| file.extend(word.to_le_bytes()));
+    [BASE + HEADERS, 64, 0].iter().for_each(|word| file.extend(word.to_le_bytes()));
     file.extend(0u32.to_le_bytes());
     // Sizes and counts: header, program header, one of them, section header, none, none.
-    [64u16, 56, 1, 64, 0, 0]
-        .iter()
-        .for_each(|half| file.extend(half.to_le_bytes()));
+    [64u16, 56, 1, 64, 0, 0].iter().for_each(|half| file.extend(half.to_le_bytes()));
     // One segment to load: readable and executable, the whole file.
     [1u32, 5].iter().for_each(|word| file.extend(word.to_le_bytes()));
-    [0, BASE, BASE, size, size, 0x1000]
-        .iter()
-        .for_each(|word| file.extend(word.to_le_bytes()));
+    [0, BASE, BASE, size, size, 0x1000].iter().for_each(|word| file.extend(word.to_le_bytes()));
     file.extend(code);
     file
 }

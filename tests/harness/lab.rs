@@ -71,21 +71,13 @@ impl<'a> Lab<'a> {
         let secondary = Site::new("10.1.0.2", &switch, "secondary");
         cable(&primary.namespace, LINK, &secondary.namespace, LINK);
         for site in [&primary, &secondary] {
-            site.namespace
-                .ip(&format!("address add {}/30 dev {LINK}", site.address));
+            site.namespace.ip(&format!("address add {}/30 dev {LINK}", site.address));
         }
         for port in ["client", "primary", "secondary"] {
             switch.ip(&format!("link set {port} master br0"));
         }
         let arbiter = scene.path(&scene.unique("arbiter"));
-        Lab {
-            scene,
-            client,
-            primary,
-            secondary,
-            arbiter,
-            _switch: switch,
-        }
+        Lab { scene, client, primary, secondary, arbiter, _switch: switch }
     }
 
     /// Where a service of the guest listens.
@@ -103,14 +95,10 @@ impl<'a> Lab<'a> {
     pub fn connect(&self, port: u16) -> TcpStream {
         let address = self.guest(port);
         let stream = wait_for(&format!("a connection to {address}"), || {
-            let attempt = self
-                .client
-                .enter(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)));
+            let attempt = self.client.enter(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)));
             attempt.map_err(|error| error.to_string())
         });
-        stream
-            .set_read_timeout(Some(LIMIT))
-            .expect("a socket has a timeout");
+        stream.set_read_timeout(Some(LIMIT)).expect("a socket has a timeout");
         stream
     }
 
@@ -124,13 +112,9 @@ impl<'a> Lab<'a> {
             .client
             .enter(|| fs::read_to_string("/proc/thread-self/net/tcp"))
             .expect("a table of sockets");
-        let columns = table
-            .lines()
-            .skip(1)
-            .map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let columns = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
         let open = columns.filter(|columns| columns[3] == ESTABLISHED);
-        open.map(|columns| format!("{} {}", columns[1], columns[2]))
-            .collect()
+        open.map(|columns| format!("{} {}", columns[1], columns[2])).collect()
     }
 
     /// The file of the arbiter.
@@ -192,10 +176,7 @@ fn bridge(namespace: &Namespace) {
 /// A cable between two namespaces.
 fn cable(here: &Namespace, interface: &str, there: &Namespace, port: &str) {
     let peer = there.path();
-    here.ip(&format!(
-        "link add {interface} type veth peer name {port} netns {}",
-        peer.display()
-    ));
+    here.ip(&format!("link add {interface} type veth peer name {port} netns {}", peer.display()));
     here.ip(&format!("link set {interface} up"));
     there.ip(&format!("link set {port} up"));
 }

@@ -21,10 +21,7 @@ use rustix::{
 use crate::{LIMIT, Lab, wait_for};
 
 /// How often a silent load looks whether it shall end.
-const GLANCE: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 50_000_000,
-};
+const GLANCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 /// A load that goes on until it is told to finish.
 ///
@@ -65,19 +62,10 @@ impl Load {
     /// If the guest accepts no connection.
     #[must_use]
     pub fn start(lab: &Lab, seed: u64) -> Load {
-        let load = model::Load {
-            seed,
-            connections: 8,
-            depth: 8,
-            keys: 64,
-        };
+        let load = model::Load { seed, connections: 8, depth: 8, keys: 64 };
         let streams = (0..load.connections).map(|_| Some(lab.connect(6379))).collect();
         let shared = Arc::new(Shared::default());
-        let runner = Runner {
-            model: Model::new(load),
-            streams,
-            resets: 0,
-        };
+        let runner = Runner { model: Model::new(load), streams, resets: 0 };
         let thread = thread::spawn({
             let shared = Arc::clone(&shared);
             move || runner.run(&shared)
@@ -139,9 +127,7 @@ impl Runner {
             if self.receive() {
                 longest_silence = longest_silence.max(last_reply.elapsed());
                 last_reply = Instant::now();
-                shared
-                    .replies
-                    .store(self.model.tally().replies, Ordering::Relaxed);
+                shared.replies.store(self.model.tally().replies, Ordering::Relaxed);
             }
         }
         Verdict {
@@ -170,12 +156,8 @@ impl Runner {
     fn receive(&mut self) -> bool {
         let living = |(n, stream): (usize, &Option<TcpStream>)| stream.as_ref().map(|_| n);
         let connections: Vec<usize> = self.streams.iter().enumerate().filter_map(living).collect();
-        let mut polled: Vec<PollFd> = self
-            .streams
-            .iter()
-            .flatten()
-            .map(|stream| PollFd::new(stream, PollFlags::IN))
-            .collect();
+        let mut polled: Vec<PollFd> =
+            self.streams.iter().flatten().map(|stream| PollFd::new(stream, PollFlags::IN)).collect();
         match poll(&mut polled, Some(&GLANCE)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => panic!("poll: {error}"),
@@ -208,11 +190,7 @@ impl Verdict {
     /// # Panics
     /// If they have.
     pub fn must_be_clean(&self) {
-        let Tally {
-            acknowledged_lost,
-            faults,
-            ..
-        } = self.tally;
+        let Tally { acknowledged_lost, faults, .. } = self.tally;
         let clean = self.complete && (acknowledged_lost, faults, self.resets) == (0, 0, 0);
         assert!(clean, "the clients noticed: {self}");
     }
@@ -220,22 +198,9 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tally {
-            sent,
-            replies,
-            writes_acknowledged,
-            acknowledged_lost,
-            ..
-        } = self.tally;
-        write!(
-            f,
-            "{sent} requests, {replies} replies, {writes_acknowledged} writes acknowledged, "
-        )?;
-        write!(
-            f,
-            "{acknowledged_lost} of them lost, {} connections reset, ",
-            self.resets
-        )?;
+        let Tally { sent, replies, writes_acknowledged, acknowledged_lost, .. } = self.tally;
+        write!(f, "{sent} requests, {replies} replies, {writes_acknowledged} writes acknowledged, ")?;
+        write!(f, "{acknowledged_lost} of them lost, {} connections reset, ", self.resets)?;
         write!(f, "longest silence {} ms", self.longest_silence.as_millis())?;
         if !self.complete {
             write!(f, ", not everything could be read back")?;

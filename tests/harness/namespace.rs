@@ -79,9 +79,7 @@ impl Namespace {
     fn configure(&self, name: &str, arguments: &str) {
         let mut command = process::Command::new(program(name));
         command.args(arguments.split(' '));
-        let output = self
-            .enter(|| command.output())
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let output = self.enter(|| command.output()).unwrap_or_else(|error| panic!("{name}: {error}"));
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "`{name} {arguments}` failed: {said}");
     }
@@ -92,21 +90,12 @@ impl Namespace {
     /// If there is no such interface.
     #[must_use]
     pub fn traffic(&self, interface: &str) -> Traffic {
-        let table = self
-            .enter(|| fs::read_to_string("/proc/thread-self/net/dev"))
-            .expect("no interface counters");
-        let counters = table
-            .lines()
-            .find_map(|line| line.trim().strip_prefix(interface)?.strip_prefix(':'));
+        let table =
+            self.enter(|| fs::read_to_string("/proc/thread-self/net/dev")).expect("no interface counters");
+        let counters = table.lines().find_map(|line| line.trim().strip_prefix(interface)?.strip_prefix(':'));
         let counters = counters.unwrap_or_else(|| panic!("no interface `{interface}` in:\n{table}"));
-        let numbers: Vec<u64> = counters
-            .split_whitespace()
-            .map(|n| n.parse().expect("a counter"))
-            .collect();
-        Traffic {
-            received: numbers[0],
-            sent: numbers[8],
-        }
+        let numbers: Vec<u64> = counters.split_whitespace().map(|n| n.parse().expect("a counter")).collect();
+        Traffic { received: numbers[0], sent: numbers[8] }
     }
 
     /// The name by which `ip` finds this namespace, for the other end of a veth pair.
@@ -134,10 +123,7 @@ impl std::ops::Sub for Traffic {
     type Output = Traffic;
 
     fn sub(self, earlier: Traffic) -> Traffic {
-        Traffic {
-            received: self.received - earlier.received,
-            sent: self.sent - earlier.sent,
-        }
+        Traffic { received: self.received - earlier.received, sent: self.sent - earlier.sent }
     }
 }
 

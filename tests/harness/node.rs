@@ -19,10 +19,7 @@ pub struct Guest {
 }
 
 /// The key-value server, at [`GUEST`](crate::GUEST).
-pub const KV: Guest = Guest {
-    name: "kv",
-    arguments: "ip=10.0.0.2/24",
-};
+pub const KV: Guest = Guest { name: "kv", arguments: "ip=10.0.0.2/24" };
 
 /// A running `echovisor`.
 #[derive(Debug)]
@@ -67,31 +64,15 @@ impl Lab<'_> {
     pub fn record(&self, site: &Site, guest: Guest) -> (Node, PathBuf) {
         let folder = self.scene.path(&self.scene.unique("recording"));
         let out = ["--net", "tap:tap0", "--out", &folder.to_string_lossy()].map(String::from);
-        (
-            Node::start(
-                self.scene,
-                &site.namespace,
-                "record",
-                &[&guest.words()[..], &out].concat(),
-            ),
-            folder,
-        )
+        (Node::start(self.scene, &site.namespace, "record", &[&guest.words()[..], &out].concat()), folder)
     }
 
     fn node(&self, site: &Site, command: &str, arguments: &[&[String]]) -> Node {
         let mut arguments = arguments.concat();
         // The link is a cable between two namespaces, which the program can't tell from one between two hosts.
         let arbiter = format!("file:{}", self.arbiter().display());
-        arguments.extend(
-            [
-                "--net",
-                "tap:tap0",
-                "--allow-plaintext-link",
-                "--arbiter",
-                &arbiter,
-            ]
-            .map(String::from),
-        );
+        arguments
+            .extend(["--net", "tap:tap0", "--allow-plaintext-link", "--arbiter", &arbiter].map(String::from));
         Node::start(self.scene, &site.namespace, command, &arguments)
     }
 }
@@ -102,11 +83,7 @@ impl Node {
     pub fn start(scene: &Scene, namespace: &Namespace, command: &str, arguments: &[String]) -> Node {
         let control = scene.path(&scene.unique("control"));
         let mut program = Command::new(echovisor());
-        program
-            .args(["-v", command])
-            .args(arguments)
-            .arg("--control")
-            .arg(&control);
+        program.args(["-v", command]).args(arguments).arg("--control").arg(&control);
         let process = Process::start(scene, command, namespace, &mut program);
         Node { process, control }
     }
@@ -116,10 +93,8 @@ impl Node {
     /// # Errors
     /// If it does not answer.
     pub fn status(&self) -> Result<Status, String> {
-        let output = Command::new(echovisor())
-            .args(["status", "--json", "--control"])
-            .arg(&self.control)
-            .output();
+        let output =
+            Command::new(echovisor()).args(["status", "--json", "--control"]).arg(&self.control).output();
         let output = output.map_err(|error| error.to_string())?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
@@ -134,11 +109,7 @@ impl Node {
     pub fn wait_until(&self, what: &str, good: impl Fn(&Status) -> bool) -> Status {
         wait_for(&format!("{} to be {what}", self.process.name()), || {
             let status = self.status()?;
-            if good(&status) {
-                Ok(status)
-            } else {
-                Err(format!("{status:?}"))
-            }
+            if good(&status) { Ok(status) } else { Err(format!("{status:?}")) }
         })
     }
 
@@ -147,17 +118,10 @@ impl Node {
     /// # Panics
     /// If it refuses, or fails.
     pub fn stop(self) {
-        let stop = Command::new(echovisor())
-            .args(["stop", "--control"])
-            .arg(&self.control)
-            .output();
+        let stop = Command::new(echovisor()).args(["stop", "--control"]).arg(&self.control).output();
         let stop = stop.expect("echovisor can be started");
         let said = String::from_utf8_lossy(&stop.stderr);
-        assert!(
-            stop.status.success(),
-            "{} could not be stopped: {said}",
-            self.process.name()
-        );
+        assert!(stop.status.success(), "{} could not be stopped: {said}", self.process.name());
         let _ = self.process.finish().output();
     }
 }
@@ -170,8 +134,6 @@ impl Guest {
     /// As arguments of `echovisor`.
     #[must_use]
     pub fn words(&self) -> Vec<String> {
-        ["--guest", self.name, "--guest-args", self.arguments]
-            .map(String::from)
-            .to_vec()
+        ["--guest", self.name, "--guest-args", self.arguments].map(String::from).to_vec()
     }
 }

@@ -28,13 +28,9 @@ impl Process {
         let name = scene.unique(name);
         let log = scene.path(&format!("{name}.log"));
         let file = File::create(&log).expect("a log");
-        command
-            .stdin(Stdio::piped())
-            .stdout(file.try_clone().expect("a log"))
-            .stderr(file);
-        let child = namespace
-            .enter(|| command.spawn())
-            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        command.stdin(Stdio::piped()).stdout(file.try_clone().expect("a log")).stderr(file);
+        let child =
+            namespace.enter(|| command.spawn()).unwrap_or_else(|error| panic!("{command:?}: {error}"));
         Process { name, child, log }
     }
 
@@ -73,12 +69,7 @@ impl Process {
     pub fn finish(mut self) -> Finished {
         let what = format!("the end of {}", self.name);
         let status = wait_for(&what, || self.ended().ok_or_else(|| tail_line(&self.log)));
-        Finished {
-            command: self.name.clone(),
-            status,
-            stdout: self.said(),
-            stderr: String::new(),
-        }
+        Finished { command: self.name.clone(), status, stdout: self.said(), stderr: String::new() }
     }
 
     /// Stops it as a host that falls asleep would: without a word, but with all that it has.
@@ -120,11 +111,7 @@ impl Drop for Process {
 
 fn tail_line(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
-    String::from_utf8_lossy(&text)
-        .lines()
-        .last()
-        .unwrap_or("it says nothing")
-        .to_owned()
+    String::from_utf8_lossy(&text).lines().last().unwrap_or("it says nothing").to_owned()
 }
 
 /// A program that has ended.
@@ -150,11 +137,9 @@ impl Namespace {
         arguments: impl IntoIterator<Item = A>,
     ) -> Finished {
         let mut command = Command::new(program("timeout"));
-        command.args(["--signal=KILL", &(5 * LIMIT.as_secs()).to_string()]);
+        command.args(["--signal=KILL", &(3 * LIMIT.as_secs()).to_string()]);
         command.arg(program(name)).args(arguments).stdin(Stdio::null());
-        let output = self
-            .enter(|| command.output())
-            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let output = self.enter(|| command.output()).unwrap_or_else(|error| panic!("{command:?}: {error}"));
         Finished {
             command: format!("{command:?}"),
             status: output.status,
@@ -190,15 +175,7 @@ impl Finished {
 
 impl std::fmt::Display for Finished {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Finished {
-            command,
-            status,
-            stdout,
-            stderr,
-        } = self;
-        write!(
-            f,
-            "{command}\nended with {status}\n--- stdout\n{stdout}\n--- stderr\n{stderr}"
-        )
+        let Finished { command, status, stdout, stderr } = self;
+        write!(f, "{command}\nended with {status}\n--- stdout\n{stdout}\n--- stderr\n{stderr}")
     }
 }

@@ -28,11 +28,8 @@ fn build() -> PathBuf {
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
-    let output = command
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("cargo cannot be started");
+    let output =
+        command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().expect("cargo cannot be started");
     assert!(output.status.success(), "`{command:?}` failed");
     let messages = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<serde_json::Value>();
     messages
@@ -57,13 +54,6 @@ pub fn program(name: impl AsRef<Path>) -> PathBuf {
     // Not every user has the system's own programs in the search path.
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    let found = folders
-        .map(|folder| folder.join(name))
-        .find(|file| file.is_file());
-    found.unwrap_or_else(|| {
-        panic!(
-            "`{}` is not installed\nhint: run tests/install-packages",
-            name.display()
-        )
-    })
+    let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
+    found.unwrap_or_else(|| panic!("`{}` is not installed\nhint: run tests/install-packages", name.display()))
 }

@@ -40,11 +40,7 @@ pub struct Scene {
 /// # Panics
 /// If `body` does, or if this host lets nobody make namespaces.
 pub fn scenario<F: FnOnce(&Scene)>(body: F) {
-    if env::var_os(INSIDE).is_some() {
-        inside(body)
-    } else {
-        outside(test_name::<F>())
-    }
+    if env::var_os(INSIDE).is_some() { inside(body) } else { outside(test_name::<F>()) }
 }
 
 /// The test that is written around the closure `F`, without its crate: `libtest` knows it by this name.
@@ -81,13 +77,9 @@ fn outside(test: &str) {
     }
     let status = child.wait().expect("unshare was started here");
     assert!(begun, "no test is called {test}: `scenario` must be called by the test itself");
-    let binary = env::current_exe()
-        .ok()
-        .and_then(|file| Some(file.file_stem()?.to_string_lossy().into_owned()));
-    let target = binary
-        .as_deref()
-        .and_then(|name| name.rsplit_once('-'))
-        .map_or("NAME", |(name, _)| name);
+    let binary =
+        env::current_exe().ok().and_then(|file| Some(file.file_stem()?.to_string_lossy().into_owned()));
+    let target = binary.as_deref().and_then(|name| name.rsplit_once('-')).map_or("NAME", |(name, _)| name);
     assert!(
         status.success(),
         "failed; to see it again: tests/run --test {target} -- --exact {test} --nocapture"
@@ -123,14 +115,8 @@ fn unshare() -> Command {
 
 fn inside(body: impl FnOnce(&Scene)) {
     println!("{BEGUN}");
-    let folder = tempfile::Builder::new()
-        .prefix("echovisor-test-")
-        .tempdir()
-        .expect("a temporary folder");
-    let scene = Scene {
-        folder: folder.path().into(),
-        names: Mutex::default(),
-    };
+    let folder = tempfile::Builder::new().prefix("echovisor-test-").tempdir().expect("a temporary folder");
+    let scene = Scene { folder: folder.path().into(), names: Mutex::default() };
     let ended = panic::catch_unwind(AssertUnwindSafe(|| body(&scene)));
     if let Err(panic) = ended {
         scene.show_logs();
@@ -150,10 +136,8 @@ impl Scene {
     #[must_use]
     pub fn unique(&self, stem: &str) -> String {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = (1..)
-            .map(|n| format!("{stem}-{n}"))
-            .find(|name| !names.contains(name))
-            .expect("numbers go on");
+        let name =
+            (1..).map(|n| format!("{stem}-{n}")).find(|name| !names.contains(name)).expect("numbers go on");
         names.insert(name.clone());
         name
     }
@@ -178,25 +162,15 @@ impl Scene {
         let path = self.path(&self.unique("disk"));
         fs::create_dir(&path).expect("a folder");
         let mut mount = Command::new(program("mount"));
-        mount
-            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "small"])
-            .arg(&path);
-        assert!(
-            mount.status().is_ok_and(|status| status.success()),
-            "`{mount:?}` failed"
-        );
+        mount.args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "small"]).arg(&path);
+        assert!(mount.status().is_ok_and(|status| status.success()), "`{mount:?}` failed");
         SmallDisk { path }
     }
 
     fn show_logs(&self) {
-        let files = fs::read_dir(&self.folder)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path());
-        let mut logs: Vec<PathBuf> = files
-            .filter(|path| path.extension().is_some_and(|e| e == "log"))
-            .collect();
+        let files = fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut logs: Vec<PathBuf> =
+            files.filter(|path| path.extension().is_some_and(|e| e == "log")).collect();
         logs.sort();
         for log in logs {
             println!("--- {}\n{}", log.display(), tail(&log));

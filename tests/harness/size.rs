@@ -8,9 +8,6 @@ use std::env;
 /// If it is no number.
 #[must_use]
 pub fn size(variable: &str, default: u64) -> u64 {
-    let number = |text: String| {
-        text.parse()
-            .unwrap_or_else(|_| panic!("{variable}={text} is not a number"))
-    };
+    let number = |text: String| text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number"));
     env::var(variable).map_or(default, number)
 }

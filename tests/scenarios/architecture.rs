@@ -18,32 +18,16 @@ const ALLOWED: [(&str, &[&str]); 8] = [
     ("snapshot", &["event", "machine"]),
     ("recorder", &["event", "machine", "log", "snapshot"]),
     ("replayer", &["event", "machine", "log", "snapshot"]),
-    (
-        "tools",
-        &[
-            "event", "machine", "log", "snapshot", "recorder", "replayer", "guests",
-        ],
-    ),
-    (
-        "tests",
-        &[
-            "event", "machine", "log", "snapshot", "recorder", "replayer", "guests", "tools",
-        ],
-    ),
+    ("tools", &["event", "machine", "log", "snapshot", "recorder", "replayer", "guests"]),
+    ("tests", &["event", "machine", "log", "snapshot", "recorder", "replayer", "guests", "tools"]),
     ("guests", &[]),
 ];
 
 /// The packages of the workspace, as Cargo reads their manifests.
 fn packages() -> Vec<Value> {
-    let output = cargo()
-        .args(["metadata", "--no-deps", "--locked", "--format-version=1"])
-        .output();
+    let output = cargo().args(["metadata", "--no-deps", "--locked", "--format-version=1"]).output();
     let output = output.expect("cargo can be started");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
     metadata["packages"].as_array().expect("packages").clone()
 }
@@ -64,14 +48,11 @@ fn nobody_knows_whom_they_must_not_know() {
     );
     let arrows = packages.iter().flat_map(|package| {
         let dependencies = package["dependencies"].as_array().expect("dependencies");
-        dependencies
-            .iter()
-            .map(move |dependency| (short_name(package), short_name(dependency)))
+        dependencies.iter().map(move |dependency| (short_name(package), short_name(dependency)))
     });
     let ours = arrows.filter(|(_, to)| ours.contains(to));
-    let forbidden: Vec<_> = ours
-        .filter(|(from, to)| !allowed.get(from).is_some_and(|row| row.contains(to)))
-        .collect();
+    let forbidden: Vec<_> =
+        ours.filter(|(from, to)| !allowed.get(from).is_some_and(|row| row.contains(to))).collect();
     assert!(forbidden.is_empty(), "forbidden dependencies: {forbidden:?}");
 }
 
@@ -79,10 +60,7 @@ fn nobody_knows_whom_they_must_not_know() {
 #[test]
 fn clippy_keeps_the_host_out_of_the_machine() {
     let bans = fs::read_to_string(root().join("machine/clippy.toml")).expect("machine/clippy.toml");
-    let bans: String = bans
-        .lines()
-        .filter(|line| !line.trim_start().starts_with('#'))
-        .collect();
+    let bans: String = bans.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
     for banned in [
         "std::time::Instant::now",
         "std::time::SystemTime::now",
@@ -94,10 +72,7 @@ fn clippy_keeps_the_host_out_of_the_machine() {
         "std::fs::File",
         "std::env::var",
     ] {
-        assert!(
-            bans.contains(&format!("path = \"{banned}\"")),
-            "{banned} is not banned"
-        );
+        assert!(bans.contains(&format!("path = \"{banned}\"")), "{banned} is not banned");
     }
     for source in sources(&root().join("machine/src")) {
         let text = fs::read_to_string(&source).expect("a source file");
@@ -120,11 +95,7 @@ fn every_package_shares_the_lints() {
 fn nothing_is_left_to_do_in_the_guests() {
     for source in sources(&root().join("guests")) {
         let text = fs::read_to_string(&source).expect("a source file");
-        assert!(
-            !text.contains("todo!(") && !text.contains("unimplemented!("),
-            "{}",
-            source.display()
-        );
+        assert!(!text.contains("todo!(") && !text.contains("unimplemented!("), "{}", source.display());
     }
 }
 
@@ -148,19 +119,8 @@ fn machine_and_guests_agree_on_the_abi() {
             assert_eq!(mem::offset_of!(abi::Control, $field) as u64, layout::control::$constant, stringify!($field));
         )+};
     }
-    offset!(
-        magic = MAGIC,
-        version = VERSION,
-        arguments_length = ARGUMENTS_LENGTH,
-        memory_size = MEMORY_SIZE
-    );
-    offset!(
-        image_end = IMAGE_END,
-        deadline = DEADLINE,
-        clock = CLOCK,
-        wall = WALL,
-        seed = SEED
-    );
+    offset!(magic = MAGIC, version = VERSION, arguments_length = ARGUMENTS_LENGTH, memory_size = MEMORY_SIZE);
+    offset!(image_end = IMAGE_END, deadline = DEADLINE, clock = CLOCK, wall = WALL, seed = SEED);
     offset!(arguments = ARGUMENTS);
     let seed = mem::offset_of!(abi::Control, seed)..mem::offset_of!(abi::Control, reserved);
     assert_eq!(seed.len(), layout::control::SEED_LENGTH);
@@ -176,13 +136,6 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     let paths = entries.map(|entry| entry.expect("an entry").path());
     let (folders, files): (Vec<_>, Vec<_>) = paths.partition(|path| path.is_dir());
     let built = |path: &PathBuf| path.ends_with("target");
-    let below = folders
-        .into_iter()
-        .filter(|path| !built(path))
-        .flat_map(|path| sources(&path));
-    files
-        .into_iter()
-        .filter(|file| file.extension().is_some_and(|e| e == "rs"))
-        .chain(below)
-        .collect()
+    let below = folders.into_iter().filter(|path| !built(path)).flat_map(|path| sources(&path));
+    files.into_iter().filter(|file| file.extension().is_some_and(|e| e == "rs")).chain(below).collect()
 }

@@ -27,14 +27,8 @@ fn must_be_refused(finished: &Finished, code: i32, part: &str) {
     let said = format!("{}{}", finished.stdout, finished.stderr);
     let line = |start: &str| said.lines().find(|line| line.starts_with(start));
     let error = line("error: ").unwrap_or_else(|| panic!("no error: {finished}"));
-    assert!(
-        error.to_lowercase().contains(part),
-        "`{part}` is not in the error: {finished}"
-    );
-    assert!(
-        line("hint: ").is_some_and(|hint| hint.len() > "hint: ".len()),
-        "no hint: {finished}"
-    );
+    assert!(error.to_lowercase().contains(part), "`{part}` is not in the error: {finished}");
+    assert!(line("hint: ").is_some_and(|hint| hint.len() > "hint: ".len()), "no hint: {finished}");
     assert!(!said.contains("panicked"), "{finished}");
 }
 
@@ -48,10 +42,7 @@ fn echovisor_where(prelude: &str, arguments: &str) -> Finished {
     let script = format!("{prelude} && exec \"$@\"");
     let shell = ["--mount", "sh", "-c", &script, "sh"];
     let program = echovisor_tests::echovisor().to_string_lossy();
-    Namespace::new().run(
-        "unshare",
-        shell.into_iter().chain([&*program]).chain(arguments.split(' ')),
-    )
+    Namespace::new().run("unshare", shell.into_iter().chain([&*program]).chain(arguments.split(' ')))
 }
 
 #[test]
@@ -61,10 +52,7 @@ fn a_host_without_kvm() {
         let cases = [
             ("mount -t tmpfs none /dev", "/dev/kvm"),
             // Where devices are not allowed, opening one is not permitted, even to root.
-            (
-                "mount --bind /dev/kvm /dev/kvm && mount -o remount,bind,nodev /dev/kvm",
-                "permission",
-            ),
+            ("mount --bind /dev/kvm /dev/kvm && mount -o remount,bind,nodev /dev/kvm", "permission"),
         ];
         for (prelude, part) in cases {
             must_be_refused(&echovisor_where(prelude, &record), UNFIT, part);
@@ -90,13 +78,7 @@ fn guests_that_are_none() {
             let out = scene.path("out");
             let finished = Namespace::new().run(
                 echovisor_tests::echovisor(),
-                [
-                    "record".as_ref(),
-                    "--guest".as_ref(),
-                    file.as_os_str(),
-                    "--out".as_ref(),
-                    out.as_os_str(),
-                ],
+                ["record".as_ref(), "--guest".as_ref(), file.as_os_str(), "--out".as_ref(), out.as_os_str()],
             );
             must_be_refused(&finished, CORRUPT, part);
         }
@@ -109,38 +91,18 @@ fn command_lines() {
         let lab = Lab::new(scene);
         let out = scene.path("out").display().to_string();
         let missing = scene.path("no-such-folder/file").display().to_string();
-        let _taken = lab
-            .primary
-            .namespace
-            .enter(|| TcpListener::bind("10.1.0.1:7000"))
-            .expect("a port");
+        let _taken = lab.primary.namespace.enter(|| TcpListener::bind("10.1.0.1:7000")).expect("a port");
         let cases = [
-            (
-                format!("record --guest counter --memory 4M --out {out}"),
-                USAGE,
-                "memory",
-            ),
+            (format!("record --guest counter --memory 4M --out {out}"), USAGE, "memory"),
             (format!("record --guest no-such --out {out}"), USAGE, "no-such"),
-            (
-                format!("record --guest kv --net tap:nosuch --out {out}"),
-                UNFIT,
-                "nosuch",
-            ),
-            (
-                format!("primary --guest kv --net tap:tap0 --arbiter file:{missing}"),
-                FAILED,
-                "no-such-folder",
-            ),
+            (format!("record --guest kv --net tap:nosuch --out {out}"), UNFIT, "nosuch"),
+            (format!("primary --guest kv --net tap:tap0 --arbiter file:{missing}"), FAILED, "no-such-folder"),
             (
                 "primary --guest kv --net tap:tap0 --allow-plaintext-link --listen 10.1.0.1:7000".into(),
                 FAILED,
                 "in use",
             ),
-            (
-                "primary --guest kv --net tap:tap0 --listen 10.1.0.1:7001".into(),
-                USAGE,
-                "plain",
-            ),
+            ("primary --guest kv --net tap:tap0 --listen 10.1.0.1:7001".into(), USAGE, "plain"),
             (format!("replay {missing}"), FAILED, "recording"),
             (format!("status --control {missing}"), FAILED, "no control socket"),
         ];
@@ -153,14 +115,9 @@ fn command_lines() {
 /// A recording with several segments, of a guest that needs no network.
 fn recording(scene: &Scene) -> PathBuf {
     let lab = Lab::new(scene);
-    let guest = Guest {
-        name: "counter",
-        arguments: "every=1000000",
-    };
+    let guest = Guest { name: "counter", arguments: "every=1000000" };
     let (node, recording) = lab.record(&lab.primary, guest);
-    node.wait_until("past a checkpoint", |status| {
-        status.last_checkpoint.is_some_and(|at| at > 0)
-    });
+    node.wait_until("past a checkpoint", |status| status.last_checkpoint.is_some_and(|at| at > 0));
     node.stop();
     recording
 }
@@ -209,10 +166,7 @@ fn recordings_that_are_damaged() {
         flip(&mut bytes);
         fs::write(last, bytes).expect("a file");
         let part = Replayed::exactly(&recording, &["--to", "10000"]);
-        assert!(
-            part.positions >= 10_000 && part.positions < whole.positions,
-            "{part:?} of {whole:?}"
-        );
+        assert!(part.positions >= 10_000 && part.positions < whole.positions, "{part:?} of {whole:?}");
     });
 }
 
@@ -221,11 +175,7 @@ fn recordings_that_are_damaged() {
 fn a_recording_of_another_host() {
     scenario(|scene| {
         let replay = format!("replay {}", recording(scene).display());
-        must_be_refused(
-            &echovisor_where("mount -t tmpfs none /sys/module", &replay),
-            UNFIT,
-            "fingerprint",
-        );
+        must_be_refused(&echovisor_where("mount -t tmpfs none /sys/module", &replay), UNFIT, "fingerprint");
     });
 }
 
@@ -236,32 +186,13 @@ fn a_disk_that_is_full() {
         let disk = scene.small_disk(4 << 20);
         let folder = disk.path.join("recording");
         let out = ["--net", "tap:tap0", "--out", &folder.to_string_lossy()].map(String::from);
-        let mut node = Node::start(
-            scene,
-            &lab.primary.namespace,
-            "record",
-            &[&KV.words()[..], &out].concat(),
-        );
+        let mut node =
+            Node::start(scene, &lab.primary.namespace, "record", &[&KV.words()[..], &out].concat());
         drop(lab.connect(6379));
         // More random bytes than fit; the guest dies under it, and then there is nobody to answer.
-        let flood = [
-            "-h",
-            GUEST,
-            "-t",
-            "set",
-            "-r",
-            "1000000000",
-            "-d",
-            "1024",
-            "-n",
-            "20000",
-        ];
-        let _ = lab
-            .client
-            .run("timeout", ["60", "redis-benchmark"].into_iter().chain(flood));
-        wait_for("the recording to end", || {
-            node.process.ended().ok_or_else(|| node.process.said())
-        });
+        let flood = ["-h", GUEST, "-t", "set", "-r", "1000000000", "-d", "1024", "-n", "20000"];
+        let _ = lab.client.run("timeout", ["60", "redis-benchmark"].into_iter().chain(flood));
+        wait_for("the recording to end", || node.process.ended().ok_or_else(|| node.process.said()));
         must_be_refused(&node.process.finish(), FAILED, "no space");
         Replayed::exactly(&folder, &[]);
     });
@@ -289,24 +220,15 @@ fn peers_that_are_none_at_a_primary() {
         let secondary = lab.secondary(&lab.secondary, &lab.primary);
         primary.wait_until("protected", |status| status.protected);
         must_hang_up(silent);
-        assert!(
-            primary.status().expect("a status").protected,
-            "the silent peer took its place"
-        );
+        assert!(primary.status().expect("a status").protected, "the silent peer took its place");
         assert_eq!(secondary.status().expect("a status").role, Role::Secondary);
-        assert!(
-            !primary.process.said().contains("panicked"),
-            "{}",
-            primary.process.said()
-        );
+        assert!(!primary.process.said().contains("panicked"), "{}", primary.process.said());
         primary.stop();
     });
 }
 
 fn must_hang_up(mut stream: TcpStream) {
-    stream
-        .set_read_timeout(Some(LIMIT))
-        .expect("a socket has a timeout");
+    stream.set_read_timeout(Some(LIMIT)).expect("a socket has a timeout");
     let mut rest = Vec::new();
     match stream.read_to_end(&mut rest) {
         Ok(_) => {}
@@ -332,27 +254,18 @@ fn peers_that_are_none_at_a_secondary() {
             |_| {},
         ];
         for peer in peers {
-            let listener = lab
-                .primary
-                .namespace
-                .enter(|| TcpListener::bind("10.1.0.1:7000"))
-                .expect("a port");
+            let listener =
+                lab.primary.namespace.enter(|| TcpListener::bind("10.1.0.1:7000")).expect("a port");
             let done = AtomicBool::new(false);
             thread::scope(|scope| {
                 scope.spawn(|| {
-                    let visits = listener
-                        .incoming()
-                        .flatten()
-                        .take_while(|_| !done.load(Ordering::Relaxed));
+                    let visits = listener.incoming().flatten().take_while(|_| !done.load(Ordering::Relaxed));
                     visits.for_each(|mut stream| peer(&mut stream));
                 });
                 let finished = lab.secondary(&lab.secondary, &lab.primary).process.finish();
                 done.store(true, Ordering::Relaxed);
                 // The last visit, to end the loop.
-                let _ = lab
-                    .primary
-                    .namespace
-                    .enter(|| TcpStream::connect("10.1.0.1:7000"));
+                let _ = lab.primary.namespace.enter(|| TcpStream::connect("10.1.0.1:7000"));
                 must_be_refused(&finished, FAILED, "primary");
             });
         }

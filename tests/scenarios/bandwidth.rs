@@ -25,19 +25,13 @@ fn the_log_is_smaller_than_the_traffic() {
             received > requests * 60,
             "the guest received {received} bytes for {requests} requests of each kind"
         );
-        assert!(
-            payload > 0 && link > payload,
-            "payload {payload}, link {link}: the counters can't be right"
-        );
+        assert!(payload > 0 && link > payload, "payload {payload}, link {link}: the counters can't be right");
         let ratio = |bytes: u64| bytes as f64 / received as f64;
         println!(
             "received {received}, payload {payload} ({:.3}), link {link} ({:.3})",
             ratio(payload),
             ratio(link)
         );
-        assert!(
-            ratio(payload) <= PAYLOAD_MAX,
-            "{payload} bytes of log for {received} received"
-        );
+        assert!(ratio(payload) <= PAYLOAD_MAX, "{payload} bytes of log for {received} received");
     });
 }

@@ -6,11 +6,7 @@ use echovisor_tests::{GUEST, KV, Lab, Process, Role, program, scenario, wait_for
 
 /// Lets every client do its work once.
 fn everyone_is_served(lab: &Lab) {
-    let redis = |words: &str| {
-        lab.client
-            .run("redis-cli", format!("-h {GUEST} {words}").split(' '))
-            .output()
-    };
+    let redis = |words: &str| lab.client.run("redis-cli", format!("-h {GUEST} {words}").split(' ')).output();
     assert_eq!(redis("ping"), "PONG\n");
     assert_eq!(redis("set greeting hello"), "OK\n");
     assert_eq!(redis("append greeting -again"), "11\n");
@@ -20,39 +16,22 @@ fn everyone_is_served(lab: &Lab) {
     let rows = lab.redis_benchmark("-t ping_mbulk,set,get,incr -n 1000 -c 10 -P 4");
     assert_eq!(rows.len(), 4, "{rows:?}");
 
-    let curl = |path: &str| {
-        lab.client
-            .run("curl", ["-sS", "--fail", "--max-time", "60", path])
-            .output()
-    };
+    let curl = |path: &str| lab.client.run("curl", ["-sS", "--fail", "--max-time", "60", path]).output();
     let url = |path: &str| format!("http://{GUEST}{path}");
-    let count = || {
-        curl(&url("/counter"))
-            .trim()
-            .parse::<u64>()
-            .expect("/counter is a number")
-    };
+    let count = || curl(&url("/counter")).trim().parse::<u64>().expect("/counter is a number");
     let first = count();
     assert_eq!(count(), first + 1, "/counter counts requests");
     assert!(!curl(&url("/")).is_empty());
 
-    let said = lab
-        .client
-        .run(
-            "wrk",
-            ["-t", "1", "-c", "4", "-d", "1s", "--timeout", "60s", &url("/")],
-        )
-        .output();
+    let said =
+        lab.client.run("wrk", ["-t", "1", "-c", "4", "-d", "1s", "--timeout", "60s", &url("/")]).output();
     assert!(
         said.contains("requests in") && !said.contains("Socket errors") && !said.contains("Non-2xx"),
         "{said}"
     );
     assert!(!said.contains(" 0 requests in"), "{said}");
 
-    let said = lab
-        .client
-        .run("ping", ["-c", "3", "-i", "0.2", "-W", "60", GUEST])
-        .output();
+    let said = lab.client.run("ping", ["-c", "3", "-i", "0.2", "-W", "60", GUEST]).output();
     assert!(said.contains(" 0% packet loss"), "{said}");
 }
 
@@ -72,13 +51,7 @@ fn real_clients_before_and_after_a_takeover() {
         let mut ask = |question: &str, answer: &str| {
             writeln!(keyboard, "{question}").expect("redis-cli reads");
             let what = format!("redis-cli to answer {answer}");
-            wait_for(&what, || {
-                if person.said().contains(answer) {
-                    Ok(())
-                } else {
-                    Err(person.said())
-                }
-            });
+            wait_for(&what, || if person.said().contains(answer) { Ok(()) } else { Err(person.said()) });
         };
         ask("set kept before-the-takeover", "OK");
         let connections = lab.client_sockets();
@@ -86,11 +59,7 @@ fn real_clients_before_and_after_a_takeover() {
         primary.process.kill();
         secondary.wait_until("the primary", |status| status.role == Role::Primary);
         ask("get kept", "before-the-takeover");
-        assert_eq!(
-            lab.client_sockets(),
-            connections,
-            "redis-cli is on another connection"
-        );
+        assert_eq!(lab.client_sockets(), connections, "redis-cli is on another connection");
         assert!(
             !person.said().contains("not connected") && !person.said().contains("Error"),
             "{}",

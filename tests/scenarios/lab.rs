@@ -17,21 +17,12 @@ fn the_client_reaches_both_hosts_and_the_link_is_counted() {
             lab.client.ip("neighbour flush dev eth0");
         }
         let before = lab.link_bytes();
-        let said = lab
-            .primary
-            .namespace
-            .run("ping", ["-c", "1", "-s", "1000", lab.secondary.address])
-            .output();
+        let said =
+            lab.primary.namespace.run("ping", ["-c", "1", "-s", "1000", lab.secondary.address]).output();
         assert!(said.contains("1 received"), "{said}");
+        assert!(lab.link_bytes() - before >= 2 * 1000, "the link carried a request and a reply");
         assert!(
-            lab.link_bytes() - before >= 2 * 1000,
-            "the link carried a request and a reply"
-        );
-        assert!(
-            !lab.primary
-                .namespace
-                .run("ping", ["-c", "1", "-W", "1", CLIENT])
-                .succeeded(),
+            !lab.primary.namespace.run("ping", ["-c", "1", "-W", "1", CLIENT]).succeeded(),
             "the link leads on"
         );
     });
@@ -46,11 +37,7 @@ fn a_process_leaves_a_log_and_ends_with_its_handle() {
         let process = Process::start(scene, "ping", &lab.client, &mut command);
         let replies = || lab.client.run("cat", ["/proc/net/snmp"]).output();
         wait_for("a reply in the log", || {
-            process
-                .said()
-                .contains("icmp_seq=1")
-                .then_some(())
-                .ok_or(process.said())
+            process.said().contains("icmp_seq=1").then_some(()).ok_or(process.said())
         });
         drop(process);
         assert_eq!(replies(), replies(), "nobody pings any more");

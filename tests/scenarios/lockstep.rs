@@ -17,17 +17,10 @@ fn the_secondary_follows_and_its_digests_agree() {
             status.last_checkpoint >= first.last_checkpoint.map(|at| at + CHECKPOINTS * 10_000)
         });
         assert_eq!((last.role, last.divergences), (Role::Secondary, 0));
-        let serving = primary.wait_until("told of the last checkpoint", |s| {
-            s.last_checkpoint >= last.last_checkpoint
-        });
-        assert_eq!(
-            (serving.role, serving.divergences, serving.protected),
-            (Role::Primary, 0, true)
-        );
-        assert!(
-            serving.acknowledged <= serving.watermark,
-            "acknowledged what was never sent: {serving:?}"
-        );
+        let serving =
+            primary.wait_until("told of the last checkpoint", |s| s.last_checkpoint >= last.last_checkpoint);
+        assert_eq!((serving.role, serving.divergences, serving.protected), (Role::Primary, 0, true));
+        assert!(serving.acknowledged <= serving.watermark, "acknowledged what was never sent: {serving:?}");
         assert!(serving.lag_ms.is_finite() && serving.lag_ms >= 0.0, "{serving:?}");
 
         load.finish().must_be_clean();
@@ -44,11 +37,7 @@ fn stop_is_no_death() {
         Load::start(&lab, 2).finish().must_be_clean();
         primary.stop();
         let ended = secondary.process.finish();
-        assert_eq!(
-            ended.code(),
-            Some(0),
-            "the secondary did not take it for an end: {ended}"
-        );
+        assert_eq!(ended.code(), Some(0), "the secondary did not take it for an end: {ended}");
         assert_eq!(lab.arbiter_record()["mode"], "ended");
         assert_eq!(lab.secondary.guest_frames(), 0, "the secondary sent something");
     });

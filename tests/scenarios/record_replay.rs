@@ -15,10 +15,7 @@ const RESTORE_EVERY: &str = "1000";
 fn replay_both_ways(recording: &Path) -> Replayed {
     let straight = Replayed::exactly(recording, &[]);
     let restored = Replayed::exactly(recording, &["--restore-every", RESTORE_EVERY]);
-    assert_eq!(
-        (straight.positions, straight.checkpoints),
-        (restored.positions, restored.checkpoints)
-    );
+    assert_eq!((straight.positions, straight.checkpoints), (restored.positions, restored.checkpoints));
     straight
 }
 
@@ -60,10 +57,7 @@ fn kv_with_fifty_clients_that_pipeline() {
 #[test]
 fn counter() {
     scenario(|scene| {
-        let guest = Guest {
-            name: "counter",
-            arguments: "every=100",
-        };
+        let guest = Guest { name: "counter", arguments: "every=100" };
         record_and_replay(scene, guest, |_, node| {
             node.wait_until("counting", |status| status.position > 1000);
         });
@@ -75,10 +69,7 @@ fn counter() {
 fn counter_that_powers_itself_off() {
     scenario(|scene| {
         let lab = Lab::new(scene);
-        let guest = Guest {
-            name: "counter",
-            arguments: "every=50 ticks=300",
-        };
+        let guest = Guest { name: "counter", arguments: "every=50 ticks=300" };
         let (node, recording) = lab.record(&lab.primary, guest);
         let said = node.process.finish().output();
         assert!(said.contains("count 300"), "{said}");
@@ -90,10 +81,7 @@ fn counter_that_powers_itself_off() {
 #[test]
 fn spin() {
     scenario(|scene| {
-        let guest = Guest {
-            name: "spin",
-            arguments: "ip=10.0.0.2/24",
-        };
+        let guest = Guest { name: "spin", arguments: "ip=10.0.0.2/24" };
         record_and_replay(scene, guest, |lab, _| {
             let mut stream = lab.connect(7);
             let mut answers = BufReader::new(stream.try_clone().expect("a connection")).lines();
@@ -111,18 +99,12 @@ fn spin() {
 fn crash() {
     scenario(|scene| {
         let lab = Lab::new(scene);
-        let guest = Guest {
-            name: "crash",
-            arguments: "after=100 kind=page at=0x8",
-        };
+        let guest = Guest { name: "crash", arguments: "after=100 kind=page at=0x8" };
         let (node, recording) = lab.record(&lab.primary, guest);
         let recorded = node.process.finish();
         assert_eq!(recorded.code(), Some(1), "{recorded}");
         for part in ["page fault", "0x8", "store"] {
-            assert!(
-                recorded.stdout.contains(part),
-                "`{part}` is not in the report: {recorded}"
-            );
+            assert!(recorded.stdout.contains(part), "`{part}` is not in the report: {recorded}");
         }
         replay_both_ways(&recording);
     });

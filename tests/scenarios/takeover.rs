@@ -27,17 +27,11 @@ fn kill_primary(scene: &Scene, seed: u64, replies: u64) -> Takeover {
 
 /// Checks that `node` runs the guest without protection, in this term, and that the arbiter says so too.
 fn must_be_alone(lab: &Lab, node: &Node, term: u64) -> Status {
-    let status = node.wait_until("the primary", |status| {
-        status.role == Role::Primary && !status.protected
-    });
+    let status = node.wait_until("the primary", |status| status.role == Role::Primary && !status.protected);
     assert_eq!(status.term, term, "one takeover is one term: {status:?}");
     assert_eq!(status.divergences, 0, "{status:?}");
     let record = lab.arbiter_record();
-    assert_eq!(
-        (&record["mode"], &record["term"]),
-        (&"solo".into(), &term.into()),
-        "{record}"
-    );
+    assert_eq!((&record["mode"], &record["term"]), (&"solo".into(), &term.into()), "{record}");
     status
 }
 
@@ -62,17 +56,10 @@ fn kills_of_the_primary_lose_nothing() {
 /// the host, and the suspicion time is part of the silence if the link does not end with its process.
 fn print_table(takeovers: &[Takeover]) {
     let mut rows = vec![("silence seen by the clients".to_owned(), Vec::new())];
-    rows[0].1 = takeovers
-        .iter()
-        .map(|t| t.verdict.longest_silence.as_secs_f64() * 1000.0)
-        .collect();
+    rows[0].1 = takeovers.iter().map(|t| t.verdict.longest_silence.as_secs_f64() * 1000.0).collect();
     rows.push(("takeover, by the new primary".to_owned(), Vec::new()));
     rows[1].1 = takeovers.iter().filter_map(|t| t.status.takeover_ms).collect();
-    let parts = takeovers[0]
-        .status
-        .more
-        .keys()
-        .filter(|name| name.ends_with("_ms"));
+    let parts = takeovers[0].status.more.keys().filter(|name| name.ends_with("_ms"));
     for part in parts {
         let values = takeovers.iter().filter_map(|t| t.status.more.get(part)?.as_f64());
         rows.push((format!("  {}", part.trim_end_matches("_ms")), values.collect()));
@@ -100,11 +87,7 @@ fn without_its_secondary_the_primary_goes_on_alone_and_says_so() {
         load.finish().must_be_clean();
         wait_for("a word about it", || {
             let said = primary.process.said();
-            if said.contains("not protected") {
-                Ok(())
-            } else {
-                Err(said)
-            }
+            if said.contains("not protected") { Ok(()) } else { Err(said) }
         });
         primary.stop();
     });

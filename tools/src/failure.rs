@@ -40,21 +40,13 @@ pub struct Failure {
 impl Failure {
     /// A failure with exit code 1. `hint` says what to do next, because the reader can't know.
     pub fn new(what: impl Into<String>, hint: impl Into<String>) -> Failure {
-        Failure {
-            what: what.into(),
-            cause: None,
-            hint: hint.into(),
-            exit: Exit::Failed,
-        }
+        Failure { what: what.into(), cause: None, hint: hint.into(), exit: Exit::Failed }
     }
 
     /// The same failure, with the error that led to it.
     #[must_use]
     pub fn because(self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
-        Failure {
-            cause: Some(cause.into()),
-            ..self
-        }
+        Failure { cause: Some(cause.into()), ..self }
     }
 
     /// The same failure, with another exit code.
@@ -84,13 +76,10 @@ impl fmt::Display for Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
-        let hint = error
-            .hint()
-            .unwrap_or("see whether the disk is well, and whether the recording is wholly there");
-        let corrupt = matches!(
-            error,
-            StoreError::Damage(_) | StoreError::Header { .. } | StoreError::Index { .. }
-        );
+        let hint =
+            error.hint().unwrap_or("see whether the disk is well, and whether the recording is wholly there");
+        let corrupt =
+            matches!(error, StoreError::Damage(_) | StoreError::Header { .. } | StoreError::Index { .. });
         let exit = if corrupt { Exit::Corrupt } else { Exit::Failed };
         Failure::new(error.to_string(), hint).with_exit(exit)
     }
@@ -110,12 +99,9 @@ mod tests {
 
     #[test]
     fn a_failure_names_its_causes_and_says_what_to_do() {
-        let failure = Failure::new(
-            "cannot open the recording",
-            "give the folder that `record --out` wrote",
-        )
-        .because(io::Error::other("no such folder"))
-        .with_exit(Exit::Corrupt);
+        let failure = Failure::new("cannot open the recording", "give the folder that `record --out` wrote")
+            .because(io::Error::other("no such folder"))
+            .with_exit(Exit::Corrupt);
         assert_eq!(
             failure.to_string(),
             "error: cannot open the recording: no such folder\nhint: give the folder that `record --out` wrote"

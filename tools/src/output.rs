@@ -34,11 +34,7 @@ pub fn print_json(data: &impl Serialize) -> Result<(), Failure> {
 /// If it has no such form.
 pub fn json(data: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string(data).map_err(|error| {
-        Failure::new(
-            "cannot write the result as JSON",
-            "run the command without --json",
-        )
-        .because(error)
+        Failure::new("cannot write the result as JSON", "run the command without --json").because(error)
     })
 }
 
@@ -52,10 +48,7 @@ impl Printer {
     /// Takes stdout until it is dropped.
     #[must_use]
     pub fn new() -> Printer {
-        Printer {
-            stdout: BufWriter::new(io::stdout().lock()),
-            is_read: true,
-        }
+        Printer { stdout: BufWriter::new(io::stdout().lock()), is_read: true }
     }
 
     /// Writes a line. What it gives is whether anybody reads on.

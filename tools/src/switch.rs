@@ -42,10 +42,7 @@ type Address = [u8; 6];
 /// How frames stand in the stream.
 #[must_use]
 pub fn codec() -> LengthDelimitedCodec {
-    LengthDelimitedCodec::builder()
-        .length_field_length(4)
-        .max_frame_length(limits::FRAME_MAX)
-        .new_codec()
+    LengthDelimitedCodec::builder().length_field_length(4).max_frame_length(limits::FRAME_MAX).new_codec()
 }
 
 /// A switch that works until it is dropped; then its socket and its connections are gone.
@@ -82,22 +79,13 @@ impl Switch {
         let listener = UnixListener::bind(path)?;
         let fabric = Shared::default();
         let task = tokio::spawn(accept(listener, fabric.clone()));
-        Ok(Switch {
-            path: path.into(),
-            fabric,
-            task,
-        })
+        Ok(Switch { path: path.into(), fabric, task })
     }
 
     /// The ports that are connected now, in the order in which they came.
     #[must_use]
     pub fn ports(&self) -> Vec<Port> {
-        self.fabric
-            .lock()
-            .ports
-            .values()
-            .map(|(port, _)| port.clone())
-            .collect()
+        self.fabric.lock().ports.values().map(|(port, _)| port.clone()).collect()
     }
 }
 
@@ -122,16 +110,7 @@ impl Fabric {
         let (sender, queue) = mpsc::channel(QUEUE_MAX);
         let id = self.next;
         self.next += 1;
-        self.ports.insert(
-            id,
-            (
-                Port {
-                    process,
-                    ..Port::default()
-                },
-                sender,
-            ),
-        );
+        self.ports.insert(id, (Port { process, ..Port::default() }, sender));
         (id, queue)
     }
 
@@ -227,8 +206,11 @@ async fn serve(stream: UnixStream, fabric: Shared) {
     };
     fabric.lock().disconnect(id);
     match ended {
-        Ok(()) => tracing::debug!(port = id, process, "a port of the switch was closed"),
-        Err(error) => tracing::warn!(port = id, process, %error, "a port of the switch was closed"),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            tracing::warn!(port = id, process, %error, "a port of the switch was closed");
+        }
+        // However a process ends, its port ends with it.
+        ended => tracing::debug!(port = id, process, ?ended, "a port of the switch ended"),
     }
 }
 
@@ -237,10 +219,7 @@ async fn receive(read: OwnedReadHalf, id: PortId, fabric: &Shared) -> io::Result
     while let Some(frame) = frames.next().await {
         let frame = frame?.freeze();
         if frame.len() < HEADER {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "a frame is shorter than its header",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame is shorter than its header"));
         }
         fabric.lock().forward(id, &frame);
     }
@@ -291,9 +270,7 @@ mod tests {
 
         async fn plug(&self) -> Plug {
             let before = self.switch.ports().len();
-            let stream = UnixStream::connect(self.folder.path().join("net"))
-                .await
-                .expect("a connection");
+            let stream = UnixStream::connect(self.folder.path().join("net")).await.expect("a connection");
             self.until(|ports| ports.len() > before).await;
             Plug(stream)
         }
@@ -329,9 +306,7 @@ mod tests {
 
         /// Whether nothing has come, once everything sent so far by others has been forwarded.
         fn is_quiet(&self) -> bool {
-            self.0
-                .try_read(&mut [0])
-                .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            self.0.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
         }
     }
 
@@ -419,11 +394,7 @@ mod tests {
         assert!(port.dropped > 0, "{port:?}");
         assert_eq!(port.frames_to + port.dropped, u64::from(FRAMES));
         for n in 0..port.frames_to {
-            assert_eq!(
-                slow.receive().await,
-                numbered(n as u32),
-                "what was queued arrives whole, in order"
-            );
+            assert_eq!(slow.receive().await, numbered(n as u32), "what was queued arrives whole, in order");
         }
     }
 
@@ -454,10 +425,7 @@ mod tests {
         drop(lan.switch);
         assert!(!path.exists());
         assert_eq!(
-            timeout(Duration::from_secs(10), plug.0.read(&mut [0]))
-                .await
-                .expect("in time")
-                .ok(),
+            timeout(Duration::from_secs(10), plug.0.read(&mut [0])).await.expect("in time").ok(),
             Some(0)
         );
     }

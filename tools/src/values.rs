@@ -79,11 +79,7 @@ impl FromStr for Mac {
         if parts.next().is_some() {
             return Err(ValueError::Mac);
         }
-        if mac[0] & 1 != 0 || mac == [0; 6] {
-            Err(ValueError::MacGroup)
-        } else {
-            Ok(Mac(mac))
-        }
+        if mac[0] & 1 != 0 || mac == [0; 6] { Err(ValueError::MacGroup) } else { Ok(Mac(mac)) }
     }
 }
 

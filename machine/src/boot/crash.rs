@@ -62,13 +62,22 @@ impl Crash {
 
 impl fmt::Display for Crash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (vector {}, error code {:#x}) at {:#x}", self.name(), self.vector, self.error_code, self.rip)?;
+        write!(
+            f,
+            "{} (vector {}, error code {:#x}) at {:#x}",
+            self.name(),
+            self.vector,
+            self.error_code,
+            self.rip
+        )?;
         if self.vector == 14 {
             write!(f, ", address {:#x}", self.address)?;
         }
         write!(f, ", rsp {:#x}", self.rsp)?;
-        const NAMES: [&str; 15] =
-            ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
+        const NAMES: [&str; 15] = [
+            "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+            "r15",
+        ];
         for (index, (name, value)) in NAMES.iter().zip(self.registers).enumerate() {
             let separator = if index % 4 == 0 { "\n  " } else { "  " };
             write!(f, "{separator}{name:>3} {value:016x}")?;

@@ -66,7 +66,10 @@ impl<'a> Image<'a> {
             return kind("a 32-bit ELF file".into());
         }
         if header.e_machine != EM_X86_64 {
-            return kind(format!("an ELF file for machine {}", elf::to_str::e_machine_to_human_str(header.e_machine).unwrap_or("unknown")));
+            return kind(format!(
+                "an ELF file for machine {}",
+                elf::to_str::e_machine_to_human_str(header.e_machine).unwrap_or("unknown")
+            ));
         }
         if header.e_type != ET_EXEC {
             return kind("a relocatable, dynamic or core ELF file".into());
@@ -84,7 +87,9 @@ impl<'a> Image<'a> {
                 _ => {}
             }
         }
-        let inside = |segment: &Segment| (segment.address..segment.address.saturating_add(segment.size)).contains(&header.e_entry);
+        let inside = |segment: &Segment| {
+            (segment.address..segment.address.saturating_add(segment.size)).contains(&header.e_entry)
+        };
         if !segments.iter().any(|segment| segment.executable && inside(segment)) {
             return Err(ElfError::Entry(header.e_entry));
         }
@@ -114,8 +119,11 @@ impl<'a> Image<'a> {
         let functions = self.functions()?;
         for (address, bytes) in self.executable()? {
             let range = address..address + bytes.len() as u64;
-            let mut starts: Vec<u64> =
-                functions.iter().map(|(function, _)| function.start).filter(|start| range.contains(start)).collect();
+            let mut starts: Vec<u64> = functions
+                .iter()
+                .map(|(function, _)| function.start)
+                .filter(|start| range.contains(start))
+                .collect();
             starts.push(range.start);
             starts.sort_unstable();
             starts.dedup();

@@ -12,9 +12,7 @@ use vm_memory::{Bytes, GuestAddress};
 pub use self::{crash::Crash, elf::ElfError, scan::Forbidden, symbols::Symbols};
 use self::{
     elf::Image,
-    layout::{
-        ARGUMENTS_MAX, CONTROL, CONTROL_MAGIC, CONTROL_VERSION, GDT, IDT, PML4, TSS, control,
-    },
+    layout::{ARGUMENTS_MAX, CONTROL, CONTROL_MAGIC, CONTROL_VERSION, GDT, IDT, PML4, TSS, control},
     tables::{GDT_SIZE, IDT_SIZE, TASK, TSS_SIZE, USER_CODE, USER_DATA},
 };
 use crate::{

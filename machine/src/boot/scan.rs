@@ -7,7 +7,9 @@ use iced_x86::{Decoder, DecoderOptions, EncodingKind, Instruction, Mnemonic};
 
 /// An instruction that a bare guest must not contain.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the guest contains {instruction} at {address:#x}, whose result differs from run to run or from host to host")]
+#[error(
+    "the guest contains {instruction} at {address:#x}, whose result differs from run to run or from host to host"
+)]
 pub struct Forbidden {
     /// Its name.
     pub instruction: String,
@@ -33,12 +35,24 @@ pub(super) fn scan(code: &[(u64, &[u8])]) -> Result<(), Forbidden> {
 
 fn is_forbidden(instruction: &Instruction) -> bool {
     use Mnemonic::{
-        Cpuid, Rdpid, Rdpmc, Rdpru, Rdrand, Rdseed, Rdtsc, Rdtscp, Syscall, Sysenter, Vmcall, Vmmcall, Xgetbv, Xrstor,
-        Xsave, Xsavec, Xsaveopt,
+        Cpuid, Rdpid, Rdpmc, Rdpru, Rdrand, Rdseed, Rdtsc, Rdtscp, Syscall, Sysenter, Vmcall, Vmmcall,
+        Xgetbv, Xrstor, Xsave, Xsavec, Xsaveopt,
     };
     let nondeterministic = matches!(
         instruction.mnemonic(),
-        Rdtsc | Rdtscp | Rdrand | Rdseed | Rdpmc | Rdpid | Rdpru | Cpuid | Xgetbv | Xsave | Xsavec | Xsaveopt | Xrstor
+        Rdtsc
+            | Rdtscp
+            | Rdrand
+            | Rdseed
+            | Rdpmc
+            | Rdpid
+            | Rdpru
+            | Cpuid
+            | Xgetbv
+            | Xsave
+            | Xsavec
+            | Xsaveopt
+            | Xrstor
     );
     // These lead to ring 0 or to the hypervisor, and there is nobody.
     let leaves = matches!(instruction.mnemonic(), Syscall | Sysenter | Vmcall | Vmmcall);

@@ -5,7 +5,8 @@
 use vm_memory::{Bytes, GuestAddress};
 
 use super::layout::{
-    CONTROL, CRASH_PORT, GDT, IDT, PCI_WINDOW_BASE, PD, PDPT, PML4, PT, RING0_STACK_TOP, STUBS, SUPERVISOR_END, TSS,
+    CONTROL, CRASH_PORT, GDT, IDT, PCI_WINDOW_BASE, PD, PDPT, PML4, PT, RING0_STACK_TOP, STUBS,
+    SUPERVISOR_END, TSS,
 };
 use crate::memory::Memory;
 
@@ -47,7 +48,8 @@ pub(super) fn write(memory: &Memory) -> Result<(), vm_memory::GuestMemoryError> 
 fn page_tables(memory: &Memory) -> Result<(), vm_memory::GuestMemoryError> {
     let branch = PRESENT | WRITABLE | USER | ACCESSED;
     let leaf = PRESENT | WRITABLE | ACCESSED | DIRTY;
-    let put = |table: u64, index: u64, entry: u64| memory.mmap().write_obj(entry, GuestAddress(table + index * 8));
+    let put =
+        |table: u64, index: u64, entry: u64| memory.mmap().write_obj(entry, GuestAddress(table + index * 8));
 
     put(PML4, 0, PDPT | branch)?;
     for gib in 0..4 {
@@ -110,7 +112,8 @@ fn interrupts(memory: &Memory) -> Result<(), vm_memory::GuestMemoryError> {
         // A 64-bit interrupt gate (Intel SDM vol. 3A, 6.14.1). INT3 and INTO may come from ring 3.
         let privilege = if matches!(vector, 3 | 4) { 3 } else { 0 };
         let gate_type = 0x8E | privilege << 5;
-        let low = stub & 0xFFFF | u64::from(KERNEL_CODE) << 16 | gate_type << 40 | (stub >> 16 & 0xFFFF) << 48;
+        let low =
+            stub & 0xFFFF | u64::from(KERNEL_CODE) << 16 | gate_type << 40 | (stub >> 16 & 0xFFFF) << 48;
         let gate = GuestAddress(IDT + u64::from(vector) * 16);
         memory.mmap().write_obj([low, stub >> 32], gate)?;
     }

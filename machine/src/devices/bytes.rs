@@ -2,9 +2,7 @@
 
 /// The number that an access of at most 8 bytes carries.
 pub(super) fn value(data: &[u8]) -> u64 {
-    data.iter()
-        .rev()
-        .fold(0, |value, byte| value << 8 | u64::from(*byte))
+    data.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
 /// Answers an access with a number; bytes beyond its eighth are zero.

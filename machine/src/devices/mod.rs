@@ -151,9 +151,7 @@ impl Devices {
     /// How many frames the guest can take now.
     #[must_use]
     pub fn frames_wanted(&self, memory: &Memory) -> usize {
-        self.net
-            .as_ref()
-            .map_or(0, |net| net.frames_wanted(memory).min(BURST_MAX))
+        self.net.as_ref().map_or(0, |net| net.frames_wanted(memory).min(BURST_MAX))
     }
 
     /// Puts a received frame into the guest's memory. A frame that is longer than the buffer that the guest offers for
@@ -163,10 +161,7 @@ impl Devices {
     /// If the guest did not want a frame ([`Devices::frames_wanted`]) or it is longer than a frame may be. Nothing has
     /// changed then.
     pub fn receive_frame(&mut self, frame: &[u8], memory: &Memory) -> Result<(), DeliveryError> {
-        self.net
-            .as_mut()
-            .ok_or(DeliveryError::FrameUnwanted)?
-            .receive(frame, memory)
+        self.net.as_mut().ok_or(DeliveryError::FrameUnwanted)?.receive(frame, memory)
     }
 
     /// How many console bytes the guest can take now.

@@ -50,9 +50,7 @@ impl Devices {
             (Some(net), Some(state)) => net.restore(state, memory)?,
             (None, None) => {}
             (_, saved) => {
-                return Err(DeviceStateError::NetPresence {
-                    saved: saved.is_some(),
-                });
+                return Err(DeviceStateError::NetPresence { saved: saved.is_some() });
             }
         }
         Ok(devices)

@@ -41,14 +41,22 @@ impl PortError {
     pub fn hint(&self) -> String {
         match self {
             PortError::Tap { name, source, .. } => match source.kind() {
-                io::ErrorKind::NotFound => format!("create it: ip tuntap add {name} mode tap && ip link set {name} up"),
-                io::ErrorKind::PermissionDenied => {
-                    format!("run as root, or give the device to your user: ip tuntap add {name} mode tap user $USER")
+                io::ErrorKind::NotFound => {
+                    format!("create it: ip tuntap add {name} mode tap && ip link set {name} up")
                 }
-                io::ErrorKind::ResourceBusy => "another process has the device open; give each VM its own".into(),
+                io::ErrorKind::PermissionDenied => {
+                    format!(
+                        "run as root, or give the device to your user: ip tuntap add {name} mode tap user $USER"
+                    )
+                }
+                io::ErrorKind::ResourceBusy => {
+                    "another process has the device open; give each VM its own".into()
+                }
                 _ => "check the device with: ip -details link show type tun".into(),
             },
-            PortError::Unix { .. } => "start what listens there first: passt, QEMU's -netdev stream, or a switch".into(),
+            PortError::Unix { .. } => {
+                "start what listens there first: passt, QEMU's -netdev stream, or a switch".into()
+            }
         }
     }
 }

@@ -54,7 +54,9 @@ impl Stream {
                 return Ok(Some(length));
             }
             match (&self.socket).read(incoming.room()) {
-                Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the frame socket was closed")),
+                Ok(0) => {
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the frame socket was closed"));
+                }
                 Ok(length) => incoming.end += length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) => return Err(error),
@@ -77,7 +79,10 @@ impl Stream {
                 Err(_) if sent == 0 => return Ok(()),
                 Err(_) => {
                     if !wait_writable(self.socket.as_fd(), REST_OF_FRAME)? {
-                        return Err(io::Error::new(io::ErrorKind::TimedOut, "the frame socket is stuck in mid-frame"));
+                        return Err(io::Error::new(
+                            io::ErrorKind::TimedOut,
+                            "the frame socket is stuck in mid-frame",
+                        ));
                     }
                 }
             }
@@ -93,7 +98,8 @@ impl Incoming {
         let Some((prefix, rest)) = here.split_first_chunk::<PREFIX>() else { return Ok(None) };
         let length = u32::from_be_bytes(*prefix) as usize;
         if length > FRAME_MAX.min(frame.len()) {
-            let what = format!("a frame of {length} bytes on the frame socket; at most {FRAME_MAX} are allowed");
+            let what =
+                format!("a frame of {length} bytes on the frame socket; at most {FRAME_MAX} are allowed");
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
         let Some(bytes) = rest.get(..length) else { return Ok(None) };

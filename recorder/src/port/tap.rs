@@ -31,7 +31,8 @@ impl Tap {
         };
         // TUNSETIFF would silently make a device that nobody has configured. The kernel is asked, since /sys may show
         // another network namespace than this process's.
-        let socket = socket(AddressFamily::UNIX, SocketType::DGRAM, None).map_err(|error| failed("looking for it")(error.into()))?;
+        let socket = socket(AddressFamily::UNIX, SocketType::DGRAM, None)
+            .map_err(|error| failed("looking for it")(error.into()))?;
         name_to_index(&socket, name).map_err(|_| failed("looking for it")(io::ErrorKind::NotFound.into()))?;
         let file = OpenOptions::new()
             .read(true)
@@ -50,7 +51,8 @@ impl Tap {
             .map_err(failed("attaching to it"))?;
         // Offloads stick to a persistent device, and the guest was promised none.
         // SAFETY: TUNSETOFFLOAD takes its argument by value.
-        check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETOFFLOAD, 0) }).map_err(failed("turning offloads off"))?;
+        check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETOFFLOAD, 0) })
+            .map_err(failed("turning offloads off"))?;
         Ok(Tap(file))
     }
 

@@ -89,7 +89,11 @@ pub(super) fn compare_and_set(
 }
 
 /// One attempt. An earlier one, of which no answer came, may have succeeded: then the record is the new one already.
-fn settle(arbiter: &dyn Arbiter, from: &Record, to: &Record) -> Result<Result<(), Option<Record>>, ArbiterError> {
+fn settle(
+    arbiter: &dyn Arbiter,
+    from: &Record,
+    to: &Record,
+) -> Result<Result<(), Option<Record>>, ArbiterError> {
     match arbiter.compare_and_set(Some(from), to)? {
         CasOutcome::Won => Ok(Ok(())),
         CasOutcome::Lost(Some(present)) if present == *to => Ok(Ok(())),

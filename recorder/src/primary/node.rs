@@ -10,8 +10,8 @@ use echovisor_log::{
     Batch, EncodeError, Encoder, Mark, Record as LogRecord, SegmentStart,
     arbiter::Record,
     link::{
-        Fingerprint, Heartbeat, LinkError, Message, Ours, RefuseCode, Resume, boot_time, flush_or_wait, receive_or_wait,
-        refuse, welcome,
+        Fingerprint, Heartbeat, LinkError, Message, Ours, RefuseCode, Resume, boot_time, flush_or_wait,
+        receive_or_wait, refuse, welcome,
     },
     store::StoreError,
 };
@@ -167,12 +167,6 @@ impl Node {
     /// # Errors
     /// If the guest's machine, the log or the recording fails.
     pub async fn run(mut self, commands: flume::Receiver<Command>) -> Result<Outcome, NodeError> {
-        if let Some(archive) = &self.archive {
-            let start = self.encoder.following(self.status.term);
-            if archive.begin(start).is_err() {
-                return Err(self.archive_failed());
-            }
-        }
         while self.outcome.is_none() {
             let event = self.wait(&commands).await;
             self.handle(event).await?;
@@ -462,7 +456,9 @@ impl Node {
             return;
         }
         match &self.protocol {
-            Some(protocol) if !matches!(protocol.state(), State::Ending | State::Ended) => self.input(Input::End),
+            Some(protocol) if !matches!(protocol.state(), State::Ending | State::Ended) => {
+                self.input(Input::End)
+            }
             Some(_) => {}
             None => self.outcome = self.ending.take().map(Outcome::Ended),
         }
@@ -526,7 +522,11 @@ fn read(message: &Message<'_>) -> Event {
         Message::Ack(ack) => Event::Message(Input::Acknowledged(*ack)),
         Message::Ready(_) => Event::Message(Input::Ready),
         Message::Diverged(diverged) => {
-            tracing::error!("the secondary has diverged at position {}: {}", diverged.position, diverged.text);
+            tracing::error!(
+                "the secondary has diverged at position {}: {}",
+                diverged.position,
+                diverged.text
+            );
             Event::Message(Input::Diverged)
         }
         Message::Bye(text) => {

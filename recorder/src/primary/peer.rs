@@ -77,11 +77,20 @@ impl Peer {
     }
 
     /// Queues the state, and with it everything that follows.
-    pub(super) fn send_image(&mut self, image: &Image, config: Vec<u8>, start: SegmentStart) -> Result<(), LinkError> {
+    pub(super) fn send_image(
+        &mut self,
+        image: &Image,
+        config: Vec<u8>,
+        start: SegmentStart,
+    ) -> Result<(), LinkError> {
         let bytes = image.to_bytes();
         self.following = true;
-        let begin =
-            ImageBegin { position: image.position(), bytes: bytes.len() as u64, digest: image.digest, config };
+        let begin = ImageBegin {
+            position: image.position(),
+            bytes: bytes.len() as u64,
+            digest: image.digest,
+            config,
+        };
         self.send(&Message::ImageBegin(begin))?;
         for chunk in bytes.chunks(CHUNK_MAX) {
             self.send(&Message::ImageChunk(chunk))?;

@@ -256,7 +256,9 @@ impl Protocol {
     fn acknowledged(&mut self, now: Duration, ack: &Ack, actions: &mut Vec<Action>) {
         self.heard = now;
         let mut held = None;
-        while let Some((_, watermark)) = self.unacknowledged.pop_front_if(|(sequence, _)| *sequence < ack.sequence) {
+        while let Some((_, watermark)) =
+            self.unacknowledged.pop_front_if(|(sequence, _)| *sequence < ack.sequence)
+        {
             held = Some(watermark);
         }
         while self.unexecuted.pop_front_if(|(watermark, _)| *watermark <= ack.executed).is_some() {}
@@ -440,7 +442,11 @@ mod tests {
     fn a_silent_peer_is_required_until_the_arbiter_agreed_to_go_on_without_it() {
         let mut protocol = protected();
         let actions = step(&mut protocol, 600, Input::Tick);
-        assert!(actions.iter().any(|action| matches!(action, Action::CompareAndSet { to, .. } if to.mode == Mode::Solo)));
+        assert!(
+            actions
+                .iter()
+                .any(|action| matches!(action, Action::CompareAndSet { to, .. } if to.mode == Mode::Solo))
+        );
         assert!(!actions.contains(&Action::Unprotect));
         assert!(step(&mut protocol, 601, Input::Won).contains(&Action::Unprotect));
         assert_eq!(protocol.state(), State::Solo);
@@ -482,7 +488,8 @@ mod tests {
     fn a_lease_never_outlives_what_the_peer_has_seen() {
         let mut protocol = protected();
         let stamp = at(100).as_nanos() as u64;
-        let input = Input::Acknowledged(Ack { sequence: 0, executed: Position(0), echo: stamp, durable: false });
+        let input =
+            Input::Acknowledged(Ack { sequence: 0, executed: Position(0), echo: stamp, durable: false });
         let lease = Timing::default().lease();
         assert!(step(&mut protocol, 150, input).contains(&Action::Renew(at(100) + lease)));
         assert!(lease < Timing::default().suspicion);
@@ -492,7 +499,11 @@ mod tests {
     fn a_shutdown_is_no_death() {
         let mut protocol = protected();
         let actions = step(&mut protocol, 10, Input::End);
-        assert!(actions.iter().any(|action| matches!(action, Action::CompareAndSet { to, .. } if to.mode == Mode::Ended)));
+        assert!(
+            actions
+                .iter()
+                .any(|action| matches!(action, Action::CompareAndSet { to, .. } if to.mode == Mode::Ended))
+        );
         assert!(step(&mut protocol, 11, Input::Won).contains(&Action::Finish));
     }
 }

@@ -11,8 +11,8 @@ use echovisor_event::{Digest, NodeId, Position, Term, VmId};
 use echovisor_log::{
     arbiter::{Arbiter, Record},
     link::{
-        Ack, Address, Diverged, Fingerprint, Hello, Link, LinkError, Message, Plaintext, Ready, Receiver, RefuseCode, Sender,
-        Traffic, Welcome, boot_time, dial, flush_or_wait, greet, receive_or_wait,
+        Ack, Address, Diverged, Fingerprint, Hello, Link, LinkError, Message, Plaintext, Ready, Receiver,
+        RefuseCode, Sender, Traffic, Welcome, boot_time, dial, flush_or_wait, greet, receive_or_wait,
     },
 };
 use echovisor_machine::{MachineConfig, cpu::Cpu};
@@ -385,7 +385,8 @@ impl<C: Cpu + Send + 'static> Node<C> {
                 Action::Dial(at) => self.dial(at),
                 Action::CloseLink => self.close_link(),
                 Action::SayReady => {
-                    let guest = self.guest.as_ref().map(|guest| (guest.announced.position, guest.announced.digest));
+                    let guest =
+                        self.guest.as_ref().map(|guest| (guest.announced.position, guest.announced.digest));
                     if let Some((position, digest)) = guest {
                         self.send(&Message::Ready(Ready { position, digest }));
                     }

@@ -107,7 +107,13 @@ impl Protocol {
     /// A secondary that holds nothing. Call [`Protocol::step`] with [`Input::Tick`] to begin.
     #[must_use]
     pub fn new(timing: Timing) -> Protocol {
-        Protocol { timing, state: State::Dialling, granted: None, held: Position::BOOT, heard: Duration::ZERO }
+        Protocol {
+            timing,
+            state: State::Dialling,
+            granted: None,
+            held: Position::BOOT,
+            heard: Duration::ZERO,
+        }
     }
 
     /// Where it is.
@@ -143,7 +149,9 @@ impl Protocol {
     pub fn step(&mut self, now: Duration, input: Input, actions: &mut Vec<Action>) {
         match (self.state, input) {
             (State::Promoted | State::Ended, _) => return,
-            (State::Dialling | State::Redialling, Input::Connected(resumed)) => self.connected(now, resumed, actions),
+            (State::Dialling | State::Redialling, Input::Connected(resumed)) => {
+                self.connected(now, resumed, actions)
+            }
             (State::Dialling, Input::Unreachable | Input::Refused) => self.dial_later(now, actions),
             // A dead host does not answer; a dead process' host answers that nobody listens.
             (State::Redialling, Input::Unreachable) => self.suspect(now, actions),

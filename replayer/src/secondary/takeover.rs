@@ -43,7 +43,11 @@ pub struct Times {
 
 /// Asks the arbiter for the guest until the answer is certain. The answer comes through the channel: the new record, or
 /// `None` if another node has the guest.
-pub(super) fn ask(arbiter: Arc<dyn Arbiter>, me: echovisor_event::NodeId, answers: flume::Sender<Option<Record>>) {
+pub(super) fn ask(
+    arbiter: Arc<dyn Arbiter>,
+    me: echovisor_event::NodeId,
+    answers: flume::Sender<Option<Record>>,
+) {
     tokio::task::spawn_blocking(move || {
         let mut wanted = None;
         loop {

@@ -52,30 +52,15 @@ enum State {
 
 impl Check {
     fn ok(name: &'static str, found: impl Into<String>) -> Check {
-        Check {
-            name,
-            state: State::Ok,
-            found: found.into(),
-            remedy: None,
-        }
+        Check { name, state: State::Ok, found: found.into(), remedy: None }
     }
 
     fn limited(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Check {
-        Check {
-            name,
-            state: State::Limited,
-            found: found.into(),
-            remedy: Some(remedy.into()),
-        }
+        Check { name, state: State::Limited, found: found.into(), remedy: Some(remedy.into()) }
     }
 
     fn missing(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Check {
-        Check {
-            name,
-            state: State::Missing,
-            found: found.into(),
-            remedy: Some(remedy.into()),
-        }
+        Check { name, state: State::Missing, found: found.into(), remedy: Some(remedy.into()) }
     }
 }
 
@@ -89,11 +74,7 @@ pub fn run(args: &CheckHostArgs) -> Result<Exit, Failure> {
     if findings.fit {
         return Ok(Exit::Done);
     }
-    let missing = findings
-        .checks
-        .iter()
-        .filter(|check| check.state == State::Missing)
-        .count();
+    let missing = findings.checks.iter().filter(|check| check.state == State::Missing).count();
     Err(Failure::new(
         format!("this host cannot run guests: {missing} missing"),
         "each line marked `missing` says what to do about it",
@@ -106,14 +87,9 @@ pub fn run(args: &CheckHostArgs) -> Result<Exit, Failure> {
 /// # Errors
 /// If there is none.
 pub fn require_kvm() -> Result<(), Failure> {
-    match kvm_checks()
-        .into_iter()
-        .find(|check| check.state == State::Missing)
-    {
+    match kvm_checks().into_iter().find(|check| check.state == State::Missing) {
         None => Ok(()),
-        Some(Check {
-            name, found, remedy, ..
-        }) => {
+        Some(Check { name, found, remedy, .. }) => {
             let what = format!("this host cannot run guests: {name}: {found}");
             Err(Failure::new(what, remedy.unwrap_or_default()).with_exit(Exit::Unfit))
         }
@@ -123,10 +99,7 @@ pub fn require_kvm() -> Result<(), Failure> {
 fn look() -> Findings {
     let mut checks = kvm_checks();
     checks.extend([flavour(), memory(), tun(), user_namespaces()]);
-    Findings {
-        fit: checks.iter().all(|check| check.state != State::Missing),
-        checks,
-    }
+    Findings { fit: checks.iter().all(|check| check.state != State::Missing), checks }
 }
 
 /// KVM itself, from the device to a virtual machine. Each check needs the one before it.
@@ -145,48 +118,31 @@ fn kvm_checks() -> Vec<Check> {
                 }
                 _ => "see what the kernel says about KVM (`dmesg | grep -i kvm`)",
             };
-            return vec![Check::missing(
-                "KVM",
-                format!("cannot open /dev/kvm: {error}"),
-                remedy,
-            )];
+            return vec![Check::missing("KVM", format!("cannot open /dev/kvm: {error}"), remedy)];
         }
     };
     let version = kvm.get_api_version();
     if version != kvm_bindings::KVM_API_VERSION.cast_signed() {
         let remedy = "use a kernel with KVM's stable interface, which is version 12 since Linux 2.6.22";
-        return vec![Check::missing(
-            "KVM",
-            format!("/dev/kvm has version {version}"),
-            remedy,
-        )];
+        return vec![Check::missing("KVM", format!("/dev/kvm has version {version}"), remedy)];
     }
     let mut checks = vec![Check::ok("KVM", format!("/dev/kvm, version {version}"))];
-    let lacking = NEEDED
-        .iter()
-        .filter(|cap| !kvm.check_extension(**cap))
-        .map(|cap| format!("{cap:?}"));
+    let lacking = NEEDED.iter().filter(|cap| !kvm.check_extension(**cap)).map(|cap| format!("{cap:?}"));
     let lacking: Vec<String> = lacking.collect();
     checks.push(if lacking.is_empty() {
         Check::ok("capabilities", format!("all {} that are needed", NEEDED.len()))
     } else {
         let remedy = "use a newer kernel: Linux 5.10 and later have all of them";
-        Check::missing(
-            "capabilities",
-            format!("KVM lacks {}", lacking.join(", ")),
-            remedy,
-        )
+        Check::missing("capabilities", format!("KVM lacks {}", lacking.join(", ")), remedy)
     });
-    checks.push(
-        match kvm.create_vm().and_then(|vm| vm.create_vcpu(0).map(|_| ())) {
-            Ok(()) => Check::ok("virtual machine", "one was made, with a vCPU"),
-            Err(error) => {
-                let remedy =
-                    "end other virtual machines; on a host with another hypervisor, unload that one first";
-                Check::missing("virtual machine", format!("none can be made: {error}"), remedy)
-            }
-        },
-    );
+    checks.push(match kvm.create_vm().and_then(|vm| vm.create_vcpu(0).map(|_| ())) {
+        Ok(()) => Check::ok("virtual machine", "one was made, with a vCPU"),
+        Err(error) => {
+            let remedy =
+                "end other virtual machines; on a host with another hypervisor, unload that one first";
+            Check::missing("virtual machine", format!("none can be made: {error}"), remedy)
+        }
+    });
     checks
 }
 
@@ -215,41 +171,28 @@ const MEMORY_WANTED: u64 = 128 << 20;
 
 fn memory() -> Check {
     let name = "memory";
-    let available = fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| available_bytes(&text));
+    let available = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available_bytes(&text));
     match available {
-        Some(bytes) if bytes < MEMORY_WANTED => Check::missing(
-            name,
-            format!("{} MiB are available", bytes >> 20),
-            "free 128 MiB at least",
-        ),
+        Some(bytes) if bytes < MEMORY_WANTED => {
+            Check::missing(name, format!("{} MiB are available", bytes >> 20), "free 128 MiB at least")
+        }
         Some(bytes) => Check::ok(name, format!("{} MiB are available", bytes >> 20)),
         None => Check::limited(name, "/proc/meminfo does not say", "mount /proc"),
     }
 }
 
 fn available_bytes(meminfo: &str) -> Option<u64> {
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim()
-        .strip_suffix("kB")?
-        .trim()
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1024)
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 fn tun() -> Check {
     let name = "TAP networks";
     match fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
         Ok(_) => Check::ok(name, "/dev/net/tun can be opened"),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Check::limited(
-            name,
-            "/dev/net/tun is not for this user",
-            "run as root, or use `--net unix:PATH`",
-        ),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Check::limited(name, "/dev/net/tun is not for this user", "run as root, or use `--net unix:PATH`")
+        }
         Err(error) => Check::limited(
             name,
             format!("cannot open /dev/net/tun: {error}"),
@@ -278,13 +221,7 @@ fn user_namespaces() -> Check {
 
 fn table(findings: &Findings) -> String {
     let mut text = String::new();
-    for Check {
-        name,
-        state,
-        found,
-        remedy,
-    } in &findings.checks
-    {
+    for Check { name, state, found, remedy } in &findings.checks {
         let state = match state {
             State::Ok => "ok",
             State::Limited => "limited",
@@ -310,12 +247,8 @@ mod tests {
     fn available_memory_is_found() {
         let meminfo = "MemTotal:       24689768 kB\nMemFree:  1 kB\nMemAvailable:   24071884 kB\n";
         assert_eq!(available_bytes(meminfo), Some(24_071_884 << 10));
-        for unclear in [
-            "",
-            "MemAvailable:",
-            "MemAvailable: many kB",
-            "MemAvailable: 18446744073709551615 kB",
-        ] {
+        for unclear in ["", "MemAvailable:", "MemAvailable: many kB", "MemAvailable: 18446744073709551615 kB"]
+        {
             assert_eq!(available_bytes(unclear), None, "{unclear}");
         }
     }
@@ -326,18 +259,12 @@ mod tests {
         for check in &findings.checks {
             assert_eq!(check.state == State::Ok, check.remedy.is_none(), "{check:?}");
         }
-        assert_eq!(
-            findings.fit,
-            require_kvm().is_ok() && memory().state != State::Missing
-        );
+        assert_eq!(findings.fit, require_kvm().is_ok() && memory().state != State::Missing);
     }
 
     #[test]
     fn findings_read_as_a_table() {
-        let checks = vec![
-            Check::ok("KVM", "there"),
-            Check::missing("memory", "none", "buy some"),
-        ];
+        let checks = vec![Check::ok("KVM", "there"), Check::missing("memory", "none", "buy some")];
         let expected = "ok        KVM               there\n\
                         missing   memory            none\n\
                         \x20                           remedy: buy some\n\

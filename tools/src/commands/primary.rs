@@ -80,12 +80,13 @@ async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
         Some(listener) => Some((cluster(args, listener, vm, me)?, fingerprint.clone())),
         None => None,
     };
+    let start = SegmentStart::first(Term(1));
     let archive = match &args.node.store {
         Some(folder) => {
             let header = Header { vm, fingerprint, guest: config.program, machine: config.to_bytes() };
             let store = Store::create(folder, &header)?;
             images::write(&store.images_dir(), &Image::capture(machine.memory(), machine.save()?))?;
-            Some(Archive::new(store))
+            Some(Archive::new(store, start))
         }
         None => None,
     };
@@ -103,7 +104,7 @@ async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
     })?;
     let (sender, commands) = node::primary_commands();
     let controls = Controls::new(args.node.control.as_deref(), Reach::Primary(sender, None))?;
-    let node = Node::new(me, guest, config.to_bytes(), SegmentStart::first(Term(1)), archive, cluster);
+    let node = Node::new(me, guest, config.to_bytes(), start, archive, cluster);
     let outcome = node.run(commands).await;
     controls.close().await;
     node::ended(outcome?, &program)

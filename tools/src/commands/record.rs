@@ -84,7 +84,7 @@ async fn record(args: &RecordArgs) -> Result<Exit, Failure> {
         guest,
         config.to_bytes(),
         start,
-        Some(Archive::new(store)),
+        Some(Archive::new(store, start)),
         None,
     );
     let outcome = running.run(commands).await;

@@ -50,18 +50,12 @@ fn table(status: &Status) -> String {
     let bytes = |n: u64| format!("{} ({n})", DecimalBytes(n));
     let mut rows = vec![
         ("role", format!("{}, term {}", status.role, status.term)),
-        (
-            "protected",
-            if status.protected { "yes" } else { "no" }.to_owned(),
-        ),
+        ("protected", if status.protected { "yes" } else { "no" }.to_owned()),
         ("position", count(status.position)),
         ("watermark", count(status.watermark)),
         ("acknowledged", count(status.acknowledged)),
         ("lag", format!("{:.1} ms", status.lag_ms)),
-        (
-            "last checkpoint",
-            status.last_checkpoint.map_or("none yet".to_owned(), count),
-        ),
+        ("last checkpoint", status.last_checkpoint.map_or("none yet".to_owned(), count)),
         ("divergences", count(status.divergences)),
         ("guest received", bytes(status.guest_rx_bytes)),
         ("guest sent", bytes(status.guest_tx_bytes)),
@@ -73,11 +67,7 @@ fn table(status: &Status) -> String {
     }
     let rows = rows.into_iter().map(|(name, value)| (name.to_owned(), value));
     let more = status.more.iter().map(|(name, value)| {
-        let value = if let Value::String(text) = value {
-            text.clone()
-        } else {
-            value.to_string()
-        };
+        let value = if let Value::String(text) = value { text.clone() } else { value.to_string() };
         (name.replace('_', " "), value)
     });
     rows.chain(more).fold(String::new(), |mut text, (name, value)| {
@@ -108,14 +98,8 @@ mod tests {
         status.takeover_ms = Some(14.25);
         status.more.insert("replay_ms".to_owned(), Value::from(3));
         let table = table(&status);
-        assert!(
-            table.starts_with("role              primary, term 0\nprotected         yes\n"),
-            "{table}"
-        );
+        assert!(table.starts_with("role              primary, term 0\nprotected         yes\n"), "{table}");
         assert!(table.contains("\nposition          1,234,567\n"), "{table}");
-        assert!(
-            table.ends_with("\ntakeover          14.2 ms\nreplay ms         3"),
-            "{table}"
-        );
+        assert!(table.ends_with("\ntakeover          14.2 ms\nreplay ms         3"), "{table}");
     }
 }

@@ -30,18 +30,13 @@ pub async fn status(path: &Path) -> Result<Status, ControlError> {
 }
 
 async fn exchange(path: &Path, request: &Request) -> Result<Value, ControlError> {
-    let stream = UnixStream::connect(path)
-        .await
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => ControlError::Missing(path.into()),
-            io::ErrorKind::ConnectionRefused if is_socket(path) => ControlError::Stale(path.into()),
-            io::ErrorKind::ConnectionRefused => ControlError::NotASocket(path.into()),
-            io::ErrorKind::PermissionDenied => ControlError::Permission(path.into()),
-            _ => ControlError::Io {
-                path: path.into(),
-                source: error,
-            },
-        })?;
+    let stream = UnixStream::connect(path).await.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => ControlError::Missing(path.into()),
+        io::ErrorKind::ConnectionRefused if is_socket(path) => ControlError::Stale(path.into()),
+        io::ErrorKind::ConnectionRefused => ControlError::NotASocket(path.into()),
+        io::ErrorKind::PermissionDenied => ControlError::Permission(path.into()),
+        _ => ControlError::Io { path: path.into(), source: error },
+    })?;
     let mut lines = Framed::new(stream, LinesCodec::new_with_max_length(LINE_MAX));
     let line = serde_json::to_string(request).map_err(|_| ControlError::Foreign(path.into()))?;
     // A node that ends just now may refuse the line and still have sent its answer, so only the answer counts.
@@ -60,6 +55,5 @@ async fn exchange(path: &Path, request: &Request) -> Result<Value, ControlError>
 
 fn is_socket(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
-    path.metadata()
-        .is_ok_and(|metadata| metadata.file_type().is_socket())
+    path.metadata().is_ok_and(|metadata| metadata.file_type().is_socket())
 }

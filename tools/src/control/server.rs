@@ -45,10 +45,7 @@ where
     H: Fn(Request) -> F + Clone + Send + 'static,
     F: Future<Output = Result<Value, Refusal>> + Send + 'static,
 {
-    let failed = |source| ControlError::Io {
-        path: path.into(),
-        source,
-    };
+    let failed = |source| ControlError::Io { path: path.into(), source };
     let listener = match bind_private(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             remove_stale(path)?;
@@ -56,14 +53,9 @@ where
         }
         other => other.map_err(failed)?,
     };
-    let listener = listener
-        .set_nonblocking(true)
-        .and_then(|()| UnixListener::from_std(listener))
-        .map_err(failed)?;
-    Ok(Server {
-        path: path.into(),
-        task: tokio::spawn(accept(listener, handler)),
-    })
+    let listener =
+        listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener)).map_err(failed)?;
+    Ok(Server { path: path.into(), task: tokio::spawn(accept(listener, handler)) })
 }
 
 /// Binds a socket that nobody but its owner can open at any time: its mode is set before it has a name.
@@ -77,10 +69,7 @@ fn bind_private(path: &Path) -> io::Result<StdListener> {
 }
 
 fn remove_stale(path: &Path) -> Result<(), ControlError> {
-    let failed = |source| ControlError::Io {
-        path: path.into(),
-        source,
-    };
+    let failed = |source| ControlError::Io { path: path.into(), source };
     if !path.symlink_metadata().map_err(failed)?.file_type().is_socket() {
         return Err(ControlError::NotASocket(path.into()));
     }
@@ -160,10 +149,7 @@ mod tests {
             Request::Status => {
                 Ok(serde_json::to_value(Status::new(Role::Secondary)).expect("a status is JSON"))
             }
-            Request::Stop => Err(Refusal {
-                message: "not now".to_owned(),
-                hint: "later".to_owned(),
-            }),
+            Request::Stop => Err(Refusal { message: "not now".to_owned(), hint: "later".to_owned() }),
         }
     }
 
@@ -175,10 +161,7 @@ mod tests {
         assert_eq!(status(&path).await.expect("a status").role, Role::Secondary);
         let failure = Failure::from(ask(&path, &Request::Stop).await.expect_err("refused"));
         assert_eq!(failure.to_string(), "error: not now\nhint: later");
-        assert_eq!(
-            path.metadata().expect("a socket").permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(path.metadata().expect("a socket").permissions().mode() & 0o777, 0o600);
         drop(server);
         assert!(matches!(status(&path).await, Err(ControlError::Missing(_))));
     }
@@ -189,19 +172,12 @@ mod tests {
         let path = folder.path().join("control");
         let _server = serve(&path, node).expect("a socket");
         let mut stream = UnixStream::connect(&path).await.expect("a connection");
-        stream
-            .write_all(b"{\"command\":\"dance\"}\n{\"command\":\"status\"}\n")
-            .await
-            .expect("sent");
+        stream.write_all(b"{\"command\":\"dance\"}\n{\"command\":\"status\"}\n").await.expect("sent");
         stream.shutdown().await.expect("shut down");
         let mut answers = String::new();
         stream.read_to_string(&mut answers).await.expect("answers");
         let answers: Vec<&str> = answers.lines().collect();
-        assert!(
-            answers[0].starts_with(r#"{"error":{"message":"this is no request"#),
-            "{}",
-            answers[0]
-        );
+        assert!(answers[0].starts_with(r#"{"error":{"message":"this is no request"#), "{}", answers[0]);
         assert!(answers[1].starts_with(r#"{"ok":{"#), "{}", answers[1]);
     }
 
@@ -247,10 +223,7 @@ mod tests {
         assert!(matches!(answer, Err(ControlError::HungUp(_))), "{answer:?}");
         let (answer, ()) = tokio::join!(status(&path), async {
             let (mut stream, _) = listener.accept().await.expect("a connection");
-            stream
-                .write_all(b"220 mail.example ESMTP\r\n")
-                .await
-                .expect("sent");
+            stream.write_all(b"220 mail.example ESMTP\r\n").await.expect("sent");
         });
         assert!(matches!(answer, Err(ControlError::Foreign(_))), "{answer:?}");
     }

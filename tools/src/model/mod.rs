@@ -136,6 +136,7 @@ struct Connection {
     depth: usize,
     expected: VecDeque<Expected>,
     input: Vec<u8>,
+    replies: u64,
     alive: bool,
 }
 
@@ -179,11 +180,7 @@ impl Model {
     pub fn new(load: Load) -> Model {
         let own = |connection: usize| {
             (0..load.keys).map(move |n| {
-                let kind = if n % COUNTER_STRIDE == 0 {
-                    KeyKind::Counter
-                } else {
-                    KeyKind::Register
-                };
+                let kind = if n % COUNTER_STRIDE == 0 { KeyKind::Counter } else { KeyKind::Register };
                 Key::new(format!("{:x}.{connection}.{n}", load.seed), kind)
             })
         };
@@ -194,6 +191,7 @@ impl Model {
             depth: if n % 2 == 0 { 1 } else { load.depth.max(1) },
             expected: VecDeque::new(),
             input: Vec::new(),
+            replies: 0,
             alive: true,
         });
         Model {
@@ -217,12 +215,7 @@ impl Model {
     }
 
     fn next_request(&mut self, connection: usize, out: &mut Vec<u8>) -> Option<Expected> {
-        let Connection {
-            alive,
-            depth,
-            expected,
-            ..
-        } = &self.connections[connection];
+        let Connection { alive, depth, expected, .. } = &self.connections[connection];
         if !alive {
             return None;
         }
@@ -236,10 +229,7 @@ impl Model {
         let key = self.keys.get(cursor)?;
         self.cursor = Some(cursor + 1);
         write_request(&[b"GET", key.name.as_bytes()], out);
-        Some(Expected::Held {
-            key: cursor,
-            writes: key.acknowledged..=key.sent,
-        })
+        Some(Expected::Held { key: cursor, writes: key.acknowledged..=key.sent })
     }
 
     fn next_of_load(&mut self, connection: usize, out: &mut Vec<u8>) -> Expected {
@@ -250,20 +240,11 @@ impl Model {
             connection * self.load.keys + random.usize(..self.load.keys)
         };
         let read = random.u32(..100) < 40;
-        let Key {
-            name,
-            kind,
-            sent,
-            highest,
-            ..
-        } = &mut self.keys[key];
+        let Key { name, kind, sent, highest, .. } = &mut self.keys[key];
         match kind {
             KeyKind::Register | KeyKind::Counter if read => {
                 write_request(&[b"GET", name.as_bytes()], out);
-                Expected::Held {
-                    key,
-                    writes: *sent..=*sent,
-                }
+                Expected::Held { key, writes: *sent..=*sent }
             }
             KeyKind::Register => {
                 *sent += 1;
@@ -286,9 +267,7 @@ impl Model {
 
     fn writes_under_way(&self) -> bool {
         let is_write = |expected: &Expected| !matches!(expected, Expected::Held { .. });
-        self.connections
-            .iter()
-            .any(|connection| connection.expected.iter().any(is_write))
+        self.connections.iter().any(|connection| connection.expected.iter().any(is_write))
     }
 
     /// Takes what came on a connection, in pieces of any size, and checks every reply that is complete.
@@ -302,11 +281,7 @@ impl Model {
                 Ok(None) => break,
                 Err(NotAReply) => {
                     let start = &rest[..rest.len().min(40)];
-                    self.fault(
-                        connection,
-                        FaultKind::Garbled,
-                        format!("\"{}\"", start.escape_ascii()),
-                    );
+                    self.fault(connection, FaultKind::Garbled, format!("\"{}\"", start.escape_ascii()));
                     self.abandon(connection);
                 }
             }
@@ -321,6 +296,7 @@ impl Model {
             return self.fault(connection, FaultKind::Unasked, show(reply));
         };
         self.tally.replies += 1;
+        self.connections[connection].replies += 1;
         let seed = self.load.seed;
         let (Expected::Stored { key: index }
         | Expected::Counted { key: index, .. }
@@ -348,16 +324,12 @@ impl Model {
         let is_drawn = matches!(expected, Expected::Drawn { .. });
         let (kind, lost, text) = match found {
             None => (FaultKind::Wrong, 0, format!("was answered {}", show(reply))),
-            Some(n) if n < first => (
-                FaultKind::Lost,
-                first - n,
-                format!("shows write {n}, but {first} must be there"),
-            ),
-            Some(n) if n > last => (
-                FaultKind::Wrong,
-                0,
-                format!("shows write {n}, but only {last} were sent"),
-            ),
+            Some(n) if n < first => {
+                (FaultKind::Lost, first - n, format!("shows write {n}, but {first} must be there"))
+            }
+            Some(n) if n > last => {
+                (FaultKind::Wrong, 0, format!("shows write {n}, but only {last} were sent"))
+            }
             Some(n) if is_drawn && !key.draw(n) => (FaultKind::Lost, 1, format!("gave out {n} twice")),
             Some(_) => return,
         };
@@ -372,11 +344,7 @@ impl Model {
     fn fault(&mut self, connection: usize, kind: FaultKind, text: String) {
         self.tally.faults += 1;
         if self.faults.len() < FAULTS_KEPT {
-            self.faults.push(Fault {
-                connection,
-                kind,
-                text,
-            });
+            self.faults.push(Fault { connection, kind, text });
         }
     }
 
@@ -406,10 +374,13 @@ impl Model {
     /// What has been seen so far.
     #[must_use]
     pub fn tally(&self) -> Tally {
-        Tally {
-            acknowledged_lost: self.lost.values().sum(),
-            ..self.tally
-        }
+        Tally { acknowledged_lost: self.lost.values().sum(), ..self.tally }
+    }
+
+    /// The replies received on each connection; `None` if it is gone.
+    #[must_use]
+    pub fn replies_by_connection(&self) -> Vec<Option<u64>> {
+        self.connections.iter().map(|connection| connection.alive.then_some(connection.replies)).collect()
     }
 
     /// The first faults.
@@ -431,14 +402,7 @@ impl Expected {
 
 impl Key {
     fn new(name: String, kind: KeyKind) -> Key {
-        Key {
-            name,
-            kind,
-            sent: 0,
-            acknowledged: 0,
-            drawn: Vec::new(),
-            highest: 0,
-        }
+        Key { name, kind, sent: 0, acknowledged: 0, drawn: Vec::new(), highest: 0 }
     }
 
     /// The number of the write that left this; `None` if none did.
@@ -447,13 +411,8 @@ impl Key {
         let held = std::str::from_utf8(held).ok()?;
         match self.kind {
             KeyKind::Register => {
-                let version = held
-                    .strip_prefix(&self.name)?
-                    .strip_prefix('=')?
-                    .split_once(' ')?
-                    .0
-                    .parse()
-                    .ok()?;
+                let version =
+                    held.strip_prefix(&self.name)?.strip_prefix('=')?.split_once(' ')?.0.parse().ok()?;
                 (value(seed, &self.name, version) == held).then_some(version)
             }
             KeyKind::Counter | KeyKind::Shared => held.parse().ok(),
@@ -484,11 +443,7 @@ fn value(seed: u64, name: &str, version: u64) -> String {
 
 /// One seed from several numbers (the finaliser of SplitMix64).
 fn mix(a: u64, b: u64, c: u64) -> u64 {
-    let mut z = a
-        .wrapping_mul(31)
-        .wrapping_add(b)
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        .wrapping_add(c);
+    let mut z = a.wrapping_mul(31).wrapping_add(b).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(c);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)

@@ -36,27 +36,17 @@ pub(super) fn write_request(words: &[&[u8]], out: &mut Vec<u8>) {
 /// Takes the first reply off `bytes`; `None` if it is not complete yet.
 pub(super) fn read_reply<'a>(bytes: &mut &'a [u8]) -> Result<Option<Reply<'a>>, NotAReply> {
     let Some(end) = bytes.iter().take(LINE_MAX).position(|byte| *byte == b'\n') else {
-        return if bytes.len() < LINE_MAX {
-            Ok(None)
-        } else {
-            Err(NotAReply)
-        };
+        return if bytes.len() < LINE_MAX { Ok(None) } else { Err(NotAReply) };
     };
     let (line, rest) = bytes.split_at(end + 1);
-    let (kind, line) = line
-        .strip_suffix(b"\r\n")
-        .and_then(<[u8]>::split_first)
-        .ok_or(NotAReply)?;
+    let (kind, line) = line.strip_suffix(b"\r\n").and_then(<[u8]>::split_first).ok_or(NotAReply)?;
     let (reply, rest) = match kind {
         b'+' => (Reply::Simple(line), rest),
         b'-' => (Reply::Error(line), rest),
         b':' => (Reply::Integer(number(line)?), rest),
         b'$' if line == b"-1" => (Reply::Bulk(None), rest),
         b'$' => {
-            let length = usize::try_from(number(line)?)
-                .ok()
-                .filter(|n| *n <= BULK_MAX)
-                .ok_or(NotAReply)?;
+            let length = usize::try_from(number(line)?).ok().filter(|n| *n <= BULK_MAX).ok_or(NotAReply)?;
             let Some((string, rest)) = rest.split_at_checked(length) else {
                 return Ok(None);
             };
@@ -74,10 +64,7 @@ pub(super) fn read_reply<'a>(bytes: &mut &'a [u8]) -> Result<Option<Reply<'a>>, 
 
 /// A number as servers write it.
 pub(super) fn number(digits: &[u8]) -> Result<i64, NotAReply> {
-    std::str::from_utf8(digits)
-        .ok()
-        .and_then(|digits| digits.parse().ok())
-        .ok_or(NotAReply)
+    std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or(NotAReply)
 }
 
 #[cfg(test)]

@@ -40,10 +40,7 @@ impl Server {
 
 fn read_request<'a>(bytes: &mut &'a [u8]) -> Vec<&'a [u8]> {
     let line = |bytes: &mut &'a [u8], mark: u8| {
-        let end = bytes
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .expect("a whole request");
+        let end = bytes.iter().position(|byte| *byte == b'\n').expect("a whole request");
         let (line, rest) = bytes.split_at(end + 1);
         assert_eq!(line[0], mark);
         *bytes = rest;
@@ -59,12 +56,7 @@ fn read_request<'a>(bytes: &mut &'a [u8]) -> Vec<&'a [u8]> {
         .collect()
 }
 
-const LOAD: Load = Load {
-    seed: 7,
-    connections: 4,
-    depth: 8,
-    keys: 16,
-};
+const LOAD: Load = Load { seed: 7, connections: 4, depth: 8, keys: 16 };
 
 /// Lets every connection send and receive once.
 fn round(model: &mut Model, server: &mut Server) {
@@ -106,10 +98,7 @@ fn a_server_that_keeps_its_word_is_believed() {
     assert_eq!(model.faults(), []);
     assert_eq!((tally.acknowledged_lost, tally.faults), (0, 0));
     assert_eq!(tally.sent, tally.replies);
-    assert!(
-        tally.replies > 500 * 18 && tally.writes_acknowledged > tally.replies / 3,
-        "{tally:?}"
-    );
+    assert!(tally.replies > 500 * 18 && tally.writes_acknowledged > tally.replies / 3, "{tally:?}");
 }
 
 #[test]
@@ -126,10 +115,7 @@ fn replies_may_come_in_pieces_and_late() {
         model.requests(connection, &mut out);
         pending[connection].extend(server.answer(&out).concat());
         let piece = random.usize(..60).min(pending[connection].len());
-        model.replies(
-            connection,
-            &pending[connection].drain(..piece).collect::<Vec<u8>>(),
-        );
+        model.replies(connection, &pending[connection].drain(..piece).collect::<Vec<u8>>());
     }
     assert!(model.is_done());
     assert_eq!(model.faults(), []);
@@ -159,11 +145,7 @@ fn a_takeover_that_forgets_the_last_writes_is_detected() {
     // The load ends right here: only reading back can tell, and it tells every single write.
     let tally = finish(&mut model, &mut late);
     assert_eq!(tally.acknowledged_lost, forgotten);
-    assert!(
-        kinds(&model).iter().all(|kind| *kind == FaultKind::Lost),
-        "{:?}",
-        model.faults()
-    );
+    assert!(kinds(&model).iter().all(|kind| *kind == FaultKind::Lost), "{:?}", model.faults());
 }
 
 #[test]
@@ -193,19 +175,13 @@ fn one_lost_write_of_each_kind_is_found_by_reading_back() {
         for _ in 0..200 {
             round(&mut model, &mut server);
         }
-        let key = model
-            .keys
-            .iter()
-            .find(|key| key.kind == kind && key.sent > 1)
-            .expect("a written key");
+        let key = model.keys.iter().find(|key| key.kind == kind && key.sent > 1).expect("a written key");
         let earlier = key.sent - 1;
         let held = match kind {
             KeyKind::Register => value(LOAD.seed, &key.name, earlier),
             KeyKind::Counter | KeyKind::Shared => earlier.to_string(),
         };
-        server
-            .keys
-            .insert(key.name.clone().into_bytes(), held.into_bytes());
+        server.keys.insert(key.name.clone().into_bytes(), held.into_bytes());
         assert_eq!(finish(&mut model, &mut server).acknowledged_lost, 1, "{kind:?}");
         assert_eq!(kinds(&model), [FaultKind::Lost], "{kind:?}");
     }
@@ -217,12 +193,7 @@ fn a_key_that_is_gone_has_lost_every_write() {
     for _ in 0..200 {
         round(&mut model, &mut server);
     }
-    let key = model
-        .keys
-        .iter()
-        .find(|key| key.sent > 1)
-        .expect("a written key")
-        .clone();
+    let key = model.keys.iter().find(|key| key.sent > 1).expect("a written key").clone();
     server.keys.remove(key.name.as_bytes());
     assert_eq!(finish(&mut model, &mut server).acknowledged_lost, key.sent);
 }
@@ -233,11 +204,8 @@ fn a_wrong_value_is_not_taken_for_an_old_one() {
     for _ in 0..200 {
         round(&mut model, &mut server);
     }
-    let key = model
-        .keys
-        .iter()
-        .find(|key| key.kind == KeyKind::Register && key.sent > 1)
-        .expect("a written key");
+    let key =
+        model.keys.iter().find(|key| key.kind == KeyKind::Register && key.sent > 1).expect("a written key");
     let mut held = value(LOAD.seed, &key.name, key.sent).into_bytes();
     *held.last_mut().expect("not empty") ^= 1;
     server.keys.insert(key.name.clone().into_bytes(), held);
@@ -266,10 +234,7 @@ fn a_shared_counter_that_steps_back_is_noticed_at_once() {
         round(&mut model, &mut server);
     }
     for key in model.keys.iter().filter(|key| key.kind == KeyKind::Shared) {
-        server.keys.insert(
-            key.name.clone().into_bytes(),
-            (key.sent - 1).to_string().into_bytes(),
-        );
+        server.keys.insert(key.name.clone().into_bytes(), (key.sent - 1).to_string().into_bytes());
     }
     while model.faults().is_empty() {
         round(&mut model, &mut server);
@@ -304,12 +269,7 @@ fn replies_in_another_order_are_detected() {
                 }
             });
             // Two replies that are the same byte by byte, such as +OK twice, have no order.
-            assert_eq!(
-                differed,
-                !model.faults().is_empty(),
-                "seed {seed}: {:?}",
-                model.faults()
-            );
+            assert_eq!(differed, !model.faults().is_empty(), "seed {seed}: {:?}", model.faults());
             swapped += u32::from(differed);
         }
         assert!(swapped > 5);
@@ -337,6 +297,7 @@ fn what_is_not_the_protocol_ends_the_connection() {
     round(&mut model, &mut server);
     model.replies(0, b"HTTP/1.1 400 Bad Request\r\n\r\n");
     assert_eq!(kinds(&model), [FaultKind::Garbled]);
+    assert_eq!(model.replies_by_connection(), [None, Some(8), Some(1), Some(8)]);
     let mut out = Vec::new();
     model.requests(0, &mut out);
     assert!(out.is_empty());
@@ -375,11 +336,5 @@ fn without_connections_there_is_nothing_to_wait_for() {
     let mut model = Model::new(LOAD);
     (0..LOAD.connections).for_each(|connection| model.abandon(connection));
     assert!(model.is_done());
-    assert!(
-        Model::new(Load {
-            connections: 0,
-            ..LOAD
-        })
-        .is_done()
-    );
+    assert!(Model::new(Load { connections: 0, ..LOAD }).is_done());
 }

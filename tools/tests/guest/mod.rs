@@ -48,10 +48,7 @@ impl Guest {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = thread::spawn(move || run(&listener, takeover, &stopped));
-        Guest {
-            stop,
-            thread: Some(thread),
-        }
+        Guest { stop, thread: Some(thread) }
     }
 }
 
@@ -68,19 +65,12 @@ fn run(listener: &UnixListener, takeover: Takeover, stop: &AtomicBool) {
     let started = Instant::now();
     let now = || StackInstant::from_micros(started.elapsed().as_micros() as i64);
     let mut cable = Cable::default();
-    let mut interface = Interface::new(
-        Config::new(EthernetAddress([2, 0, 0, 0, 0, 2]).into()),
-        &mut cable,
-        now(),
-    );
-    interface.update_ip_addrs(|list| {
-        list.push(IpCidr::new(IpAddress::v4(10, 0, 0, 2), 24))
-            .expect("room")
-    });
+    let mut interface =
+        Interface::new(Config::new(EthernetAddress([2, 0, 0, 0, 0, 2]).into()), &mut cable, now());
+    interface.update_ip_addrs(|list| list.push(IpCidr::new(IpAddress::v4(10, 0, 0, 2), 24)).expect("room"));
     let mut sockets = SocketSet::new(Vec::new());
-    let mut services: Vec<(SocketHandle, Service)> = (0..16)
-        .map(|_| (sockets.add(listening()), Service::default()))
-        .collect();
+    let mut services: Vec<(SocketHandle, Service)> =
+        (0..16).map(|_| (sockets.add(listening()), Service::default())).collect();
     let mut store = Store::default();
     let mut relays = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -152,10 +142,7 @@ impl Store {
                 None => b"$-1\r\n".to_vec(),
             },
             [b"INCR", key] => {
-                let held = self
-                    .keys
-                    .get(*key)
-                    .map_or(0, |held| number(held).expect("a counter"));
+                let held = self.keys.get(*key).map_or(0, |held| number(held).expect("a counter"));
                 self.set(key, (held + 1).to_string().into_bytes());
                 format!(":{}\r\n", held + 1).into_bytes()
             }
@@ -227,10 +214,7 @@ struct Cable {
 impl Cable {
     fn connect(&mut self, stream: UnixStream) {
         stream.set_nonblocking(true).expect("a socket");
-        *self = Cable {
-            stream: Some(stream),
-            ..Cable::default()
-        };
+        *self = Cable { stream: Some(stream), ..Cable::default() };
     }
 
     fn pull(&mut self) {
@@ -241,10 +225,8 @@ impl Cable {
             }
             self.incoming.extend_from_slice(&buffer[..read]);
         }
-        while let Some(length) = self
-            .incoming
-            .first_chunk()
-            .map(|length| u32::from_be_bytes(*length) as usize)
+        while let Some(length) =
+            self.incoming.first_chunk().map(|length| u32::from_be_bytes(*length) as usize)
         {
             let Some(frame) = self.incoming.get(4..4 + length) else {
                 break;

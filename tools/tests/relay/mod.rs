@@ -36,11 +36,7 @@ pub(crate) fn run(role: &str, arguments: &[String]) -> ExitCode {
     };
     let socket = |name: &str| PathBuf::from(argument(name).strip_prefix("unix:").expect("a socket"));
     let net = socket("--net");
-    let stage = net
-        .parent()
-        .and_then(Path::parent)
-        .expect("the folder above the demo's")
-        .to_owned();
+    let stage = net.parent().and_then(Path::parent).expect("the folder above the demo's").to_owned();
     assert!(argument("--arbiter").starts_with("file:"));
     let is_primary = role == "primary";
     if is_primary {
@@ -70,16 +66,9 @@ pub(crate) fn run(role: &str, arguments: &[String]) -> ExitCode {
 
 async fn answer(is_primary: bool, request: Request) -> Result<Value, Refusal> {
     if request != Request::Status {
-        return Err(Refusal {
-            message: "no".to_owned(),
-            hint: "none".to_owned(),
-        });
+        return Err(Refusal { message: "no".to_owned(), hint: "none".to_owned() });
     }
-    let mut status = Status::new(if is_primary {
-        Role::Primary
-    } else {
-        Role::Secondary
-    });
+    let mut status = Status::new(if is_primary { Role::Primary } else { Role::Secondary });
     (status.guest_rx_bytes, status.log_bytes, status.link_bytes) = COUNTERS;
     status.protected = is_primary;
     status.takeover_ms = (!is_primary).then_some(TAKEOVER_MS);
@@ -91,9 +80,7 @@ fn follow(mut link: UnixStream, net: &Path, stage: &Path) {
     if stage.join(SPEAK).exists() {
         let mut stream = UnixStream::connect(net).expect("a network");
         let frame = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 9], &[0x88, 0xb5], &[0; 46]].concat();
-        stream
-            .write_all(&(frame.len() as u32).to_be_bytes())
-            .expect("a network");
+        stream.write_all(&(frame.len() as u32).to_be_bytes()).expect("a network");
         stream.write_all(&frame).expect("a network");
         // It stays connected: the switch forgets those who leave.
         thread::spawn(move || stream.read_to_end(&mut Vec::new()));
@@ -108,10 +95,7 @@ fn forward(net: &Path, stage: &Path) {
     let net = UnixStream::connect(net).expect("a network");
     let guest = UnixStream::connect(stage.join(GUEST)).expect("a guest");
     let copy = |mut from: UnixStream, mut to: UnixStream| thread::spawn(move || io::copy(&mut from, &mut to));
-    let there = copy(
-        net.try_clone().expect("a socket"),
-        guest.try_clone().expect("a socket"),
-    );
+    let there = copy(net.try_clone().expect("a socket"), guest.try_clone().expect("a socket"));
     let back = copy(guest, net);
     let _ = (there.join(), back.join());
 }

@@ -2,8 +2,8 @@
 
 use std::arch::x86_64::__cpuid_count;
 
-use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 use crate::cpu::CpuError;
+use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 
 const fn bits(positions: &[u32]) -> u32 {
     let mut mask = 0;
@@ -31,7 +31,14 @@ const ADDRESS_BITS: u32 = 48 << 8 | 40;
 /// If the host lacks one of the features; the message names its leaf and bits.
 pub(super) fn table() -> Result<CpuId, CpuError> {
     let host = Identity::of_host();
-    let entry = |function, eax, ebx, ecx, edx| kvm_cpuid_entry2 { function, eax, ebx, ecx, edx, ..Default::default() };
+    let entry = |function, eax, ebx, ecx, edx| kvm_cpuid_entry2 {
+        function,
+        eax,
+        ebx,
+        ecx,
+        edx,
+        ..Default::default()
+    };
     let [vendor_b, vendor_c, vendor_d] = host.vendor_words;
     let entries = [
         entry(0, 7, vendor_b, vendor_c, vendor_d),

@@ -11,9 +11,7 @@ mod state;
 
 use std::{ptr::NonNull, sync::atomic::Ordering};
 
-use kvm_bindings::{
-    kvm_mp_state, kvm_run, kvm_userspace_memory_region, kvm_xcr, kvm_xcrs,
-};
+use kvm_bindings::{kvm_mp_state, kvm_run, kvm_userspace_memory_region, kvm_xcr, kvm_xcrs};
 use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuExit, VcpuFd, VmFd};
 
 pub use self::{
@@ -169,7 +167,8 @@ impl Drop for KvmCpu {
 /// Naming what is missing.
 pub fn open() -> Result<Kvm, CpuError> {
     let kvm = Kvm::new().map_err(|source| CpuError::Open { source })?;
-    let missing: Vec<_> = NEEDED.iter().filter(|cap| !kvm.check_extension(**cap)).map(|cap| format!("{cap:?}")).collect();
+    let missing: Vec<_> =
+        NEEDED.iter().filter(|cap| !kvm.check_extension(**cap)).map(|cap| format!("{cap:?}")).collect();
     if missing.is_empty() {
         return Ok(kvm);
     }

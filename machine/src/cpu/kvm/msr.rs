@@ -1,7 +1,9 @@
 //! Model-specific registers: which are state, and that the guest reaches no other.
 
 use kvm_bindings::{KVM_CAP_X86_USER_SPACE_MSR, Msrs, kvm_enable_cap, kvm_msr_entry};
-use kvm_ioctls::{Cap, MsrExitReason, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd, VmFd};
+use kvm_ioctls::{
+    Cap, MsrExitReason, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd, VmFd,
+};
 
 use super::{call, state::Msr};
 use crate::cpu::CpuError;
@@ -55,7 +57,9 @@ pub(super) fn save(vcpu: &VcpuFd) -> Result<Vec<Msr>, CpuError> {
     let read = vcpu.get_msrs(&mut msrs).map_err(call("KVM_GET_MSRS"))?;
     match STATE.get(read) {
         Some(index) => Err(CpuError::State(format!("KVM does not tell MSR {index:#x}"))),
-        None => Ok(msrs.as_slice().iter().map(|entry| Msr { index: entry.index, value: entry.data }).collect()),
+        None => {
+            Ok(msrs.as_slice().iter().map(|entry| Msr { index: entry.index, value: entry.data }).collect())
+        }
     }
 }
 

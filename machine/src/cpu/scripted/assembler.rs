@@ -24,10 +24,7 @@ impl Program {
     /// # Panics
     /// If it does not fit.
     pub fn load(&self, memory: &Memory) {
-        memory
-            .mmap()
-            .write_slice(&self.code, GuestAddress(self.base))
-            .expect("the program fits into memory");
+        memory.mmap().write_slice(&self.code, GuestAddress(self.base)).expect("the program fits into memory");
     }
 }
 
@@ -50,12 +47,7 @@ impl Assembler {
     /// An empty program for address `base`.
     #[must_use]
     pub fn new(base: u64) -> Assembler {
-        Assembler {
-            base,
-            code: Vec::new(),
-            labels: Vec::new(),
-            branches: Vec::new(),
-        }
+        Assembler { base, code: Vec::new(), labels: Vec::new(), branches: Vec::new() }
     }
 
     /// A label that stands nowhere yet.
@@ -93,8 +85,7 @@ impl Assembler {
 
     /// `to = to operation value`.
     pub fn compute_immediate(&mut self, operation: Operation, to: Register, value: u64) {
-        self.code
-            .push(Instruction::ComputeImmediate { operation, to, value });
+        self.code.push(Instruction::ComputeImmediate { operation, to, value });
     }
 
     /// `to = to + value`.
@@ -104,22 +95,12 @@ impl Assembler {
 
     /// `to = memory[base + offset]`.
     pub fn load(&mut self, width: Width, to: Register, base: Register, offset: u64) {
-        self.code.push(Instruction::Load {
-            to,
-            base,
-            offset,
-            width,
-        });
+        self.code.push(Instruction::Load { to, base, offset, width });
     }
 
     /// `memory[base + offset] = from`.
     pub fn store(&mut self, width: Width, from: Register, base: Register, offset: u64) {
-        self.code.push(Instruction::Store {
-            from,
-            base,
-            offset,
-            width,
-        });
+        self.code.push(Instruction::Store { from, base, offset, width });
     }
 
     /// `memory[to] = memory[from]`.
@@ -141,12 +122,7 @@ impl Assembler {
     pub fn branch(&mut self, condition: Condition, first: Register, second: Register, target: Label) {
         self.branches.push(self.code.len());
         let target = target.0 as u64;
-        self.code.push(Instruction::Branch {
-            condition,
-            first,
-            second,
-            target,
-        });
+        self.code.push(Instruction::Branch { condition, first, second, target });
     }
 
     /// Goes on at `target`.
@@ -172,9 +148,6 @@ impl Assembler {
                 *target = self.base + (place * LENGTH) as u64;
             }
         }
-        Program {
-            base: self.base,
-            code: self.code.into_iter().flat_map(Instruction::encode).collect(),
-        }
+        Program { base: self.base, code: self.code.into_iter().flat_map(Instruction::encode).collect() }
     }
 }

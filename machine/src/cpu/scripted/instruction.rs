@@ -49,9 +49,7 @@ pub enum Width {
 
 impl Width {
     fn decode(bytes: u8) -> Option<Width> {
-        [Width::Byte, Width::Word, Width::Double, Width::Quad]
-            .into_iter()
-            .find(|width| *width as u8 == bytes)
+        [Width::Byte, Width::Word, Width::Double, Width::Quad].into_iter().find(|width| *width as u8 == bytes)
     }
 
     fn decode_port(bytes: u8) -> Option<Width> {
@@ -130,12 +128,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    const ALL: [Condition; 4] = [
-        Condition::Always,
-        Condition::Equal,
-        Condition::NotEqual,
-        Condition::Below,
-    ];
+    const ALL: [Condition; 4] = [Condition::Always, Condition::Equal, Condition::NotEqual, Condition::Below];
 
     pub(super) fn holds(self, first: u64, second: u64) -> bool {
         match self {
@@ -240,25 +233,12 @@ impl Instruction {
             Instruction::Halt => (0, 0, 0, 0, 0),
             Instruction::Compute { operation, to, from } => (1, operation as u8, to.0, from.0, 0),
             Instruction::ComputeImmediate { operation, to, value } => (2, operation as u8, to.0, 0, value),
-            Instruction::Load {
-                to,
-                base,
-                offset,
-                width,
-            } => (3, to.0, base.0, width as u8, offset),
-            Instruction::Store {
-                from,
-                base,
-                offset,
-                width,
-            } => (4, from.0, base.0, width as u8, offset),
+            Instruction::Load { to, base, offset, width } => (3, to.0, base.0, width as u8, offset),
+            Instruction::Store { from, base, offset, width } => (4, from.0, base.0, width as u8, offset),
             Instruction::Copy { to, from, width } => (5, to.0, from.0, width as u8, 0),
-            Instruction::Branch {
-                condition,
-                first,
-                second,
-                target,
-            } => (6, condition as u8, first.0, second.0, target),
+            Instruction::Branch { condition, first, second, target } => {
+                (6, condition as u8, first.0, second.0, target)
+            }
             Instruction::In { to, port, width } => (7, to.0, 0, width as u8, port.into()),
             Instruction::Out { from, port, width } => (8, from.0, 0, width as u8, port.into()),
         };
@@ -333,55 +313,20 @@ mod tests {
         let [first, second] = [Register::new(3), Register::new(15)];
         let mut instructions = vec![Instruction::Halt];
         for operation in Operation::ALL {
-            instructions.push(Instruction::Compute {
-                operation,
-                to: first,
-                from: second,
-            });
-            instructions.push(Instruction::ComputeImmediate {
-                operation,
-                to: second,
-                value: u64::MAX - 1,
-            });
+            instructions.push(Instruction::Compute { operation, to: first, from: second });
+            instructions.push(Instruction::ComputeImmediate { operation, to: second, value: u64::MAX - 1 });
         }
         for condition in Condition::ALL {
-            instructions.push(Instruction::Branch {
-                condition,
-                first,
-                second,
-                target: 0x20_0010,
-            });
+            instructions.push(Instruction::Branch { condition, first, second, target: 0x20_0010 });
         }
         for width in [Width::Byte, Width::Word, Width::Double, Width::Quad] {
-            instructions.push(Instruction::Load {
-                to: first,
-                base: second,
-                offset: 1 << 40,
-                width,
-            });
-            instructions.push(Instruction::Store {
-                from: first,
-                base: second,
-                offset: 8,
-                width,
-            });
-            instructions.push(Instruction::Copy {
-                to: first,
-                from: second,
-                width,
-            });
+            instructions.push(Instruction::Load { to: first, base: second, offset: 1 << 40, width });
+            instructions.push(Instruction::Store { from: first, base: second, offset: 8, width });
+            instructions.push(Instruction::Copy { to: first, from: second, width });
         }
         for width in [Width::Byte, Width::Word, Width::Double] {
-            instructions.push(Instruction::In {
-                to: first,
-                port: 0xffff,
-                width,
-            });
-            instructions.push(Instruction::Out {
-                from: first,
-                port: 0x3f8,
-                width,
-            });
+            instructions.push(Instruction::In { to: first, port: 0xffff, width });
+            instructions.push(Instruction::Out { from: first, port: 0x3f8, width });
         }
         for instruction in instructions {
             assert_eq!(Instruction::decode(&instruction.encode()), Some(instruction));
@@ -391,12 +336,7 @@ mod tests {
     #[test]
     fn nonsense_is_no_instruction() {
         let with = |at: usize, value: u8| {
-            let mut bytes = Instruction::In {
-                to: Register::new(1),
-                port: 1,
-                width: Width::Byte,
-            }
-            .encode();
+            let mut bytes = Instruction::In { to: Register::new(1), port: 1, width: Width::Byte }.encode();
             bytes[at] = value;
             Instruction::decode(&bytes)
         };

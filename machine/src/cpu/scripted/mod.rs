@@ -69,10 +69,7 @@ impl ScriptedCpu {
     pub fn new(memory: Memory, entry: u64) -> ScriptedCpu {
         ScriptedCpu {
             memory,
-            state: ScriptedState {
-                pc: entry,
-                ..ScriptedState::default()
-            },
+            state: ScriptedState { pc: entry, ..ScriptedState::default() },
             current: entry,
             rest: Rest::Done,
             data: [0; 8],
@@ -120,12 +117,7 @@ impl ScriptedCpu {
     fn step(&mut self) -> Result<Option<Leave>, CpuError> {
         self.current = self.state.pc;
         let mut bytes = [0; instruction::LENGTH];
-        if self
-            .memory
-            .mmap()
-            .read_slice(&mut bytes, GuestAddress(self.current))
-            .is_err()
-        {
+        if self.memory.mmap().read_slice(&mut bytes, GuestAddress(self.current)).is_err() {
             return Err(self.stopped("a jump outside RAM"));
         }
         let Some(instruction) = Instruction::decode(&bytes) else {
@@ -139,22 +131,12 @@ impl ScriptedCpu {
             Instruction::ComputeImmediate { operation, to, value } => {
                 self.set(to, operation.apply(self.get(to), value));
             }
-            Instruction::Load {
-                to,
-                base,
-                offset,
-                width,
-            } => {
+            Instruction::Load { to, base, offset, width } => {
                 let leave = self.load(self.get(base).wrapping_add(offset), width)?;
                 self.rest = Rest::Load(to, width);
                 return self.unless(leave);
             }
-            Instruction::Store {
-                from,
-                base,
-                offset,
-                width,
-            } => {
+            Instruction::Store { from, base, offset, width } => {
                 self.data = self.get(from).to_le_bytes();
                 return self.store(self.get(base).wrapping_add(offset), width);
             }
@@ -163,12 +145,7 @@ impl ScriptedCpu {
                 self.rest = Rest::Store(self.get(to), width);
                 return self.unless(leave);
             }
-            Instruction::Branch {
-                condition,
-                first,
-                second,
-                target,
-            } => {
+            Instruction::Branch { condition, first, second, target } => {
                 if condition.holds(self.get(first), self.get(second)) {
                     self.state.pc = target;
                 }
@@ -214,10 +191,7 @@ impl ScriptedCpu {
         if self.memory.size() - address < data.len() as u64 {
             return Err(self.stopped("a store across the end of RAM"));
         }
-        self.memory
-            .mmap()
-            .write_slice(data, GuestAddress(address))
-            .expect("the address lies in RAM");
+        self.memory.mmap().write_slice(data, GuestAddress(address)).expect("the address lies in RAM");
         Ok(None)
     }
 
@@ -235,45 +209,24 @@ impl ScriptedCpu {
     }
 
     fn stopped(&self, why: &str) -> CpuError {
-        CpuError::UnknownExit {
-            rip: self.current,
-            exit: why.to_owned(),
-        }
+        CpuError::UnknownExit { rip: self.current, exit: why.to_owned() }
     }
 
     fn exit(&mut self, leave: Leave) -> Exit<'_> {
         let (data, current) = (&mut self.data, self.current);
         let (rip, reason) = match leave {
-            Leave::PortRead(port, width) => (
-                current,
-                Reason::PortRead {
-                    port,
-                    width: width as u8,
-                    data: &mut data[..width.bytes()],
-                },
-            ),
-            Leave::PortWrite(port, width) => (
-                current,
-                Reason::PortWrite {
-                    port,
-                    width: width as u8,
-                    data: &data[..width.bytes()],
-                },
-            ),
-            Leave::MmioRead(address, width) => (
-                current,
-                Reason::MmioRead {
-                    address,
-                    data: &mut data[..width.bytes()],
-                },
-            ),
-            Leave::MmioWrite(address, width) => (
-                current,
-                Reason::MmioWrite {
-                    address,
-                    data: &data[..width.bytes()],
-                },
-            ),
+            Leave::PortRead(port, width) => {
+                (current, Reason::PortRead { port, width: width as u8, data: &mut data[..width.bytes()] })
+            }
+            Leave::PortWrite(port, width) => {
+                (current, Reason::PortWrite { port, width: width as u8, data: &data[..width.bytes()] })
+            }
+            Leave::MmioRead(address, width) => {
+                (current, Reason::MmioRead { address, data: &mut data[..width.bytes()] })
+            }
+            Leave::MmioWrite(address, width) => {
+                (current, Reason::MmioWrite { address, data: &data[..width.bytes()] })
+            }
             Leave::Kicked => (self.state.pc, Reason::Kicked),
         };
         Exit { rip, reason }
@@ -295,9 +248,7 @@ impl Cpu for ScriptedCpu {
 
     fn save(&self) -> Result<CpuState, CpuError> {
         if self.rest != Rest::Done {
-            return Err(CpuError::State(
-                "the instruction of the last exit is not complete".to_owned(),
-            ));
+            return Err(CpuError::State("the instruction of the last exit is not complete".to_owned()));
         }
         Ok(CpuState::Scripted(self.state.clone()))
     }

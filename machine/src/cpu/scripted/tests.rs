@@ -130,56 +130,26 @@ fn ports_and_mmio_are_exits() {
     });
     let at = |index: u64| IMAGE_BASE + 16 * index;
     match cpu.enter().unwrap() {
-        Exit {
-            rip,
-            reason:
-                Reason::PortWrite {
-                    port: 0x3f8,
-                    width: 2,
-                    data: [0x89, 0x67],
-                },
-        } => {
+        Exit { rip, reason: Reason::PortWrite { port: 0x3f8, width: 2, data: [0x89, 0x67] } } => {
             assert_eq!(rip, at(2));
         }
         exit => panic!("{exit:?}"),
     }
     match cpu.enter().unwrap() {
-        Exit {
-            rip,
-            reason:
-                Reason::PortRead {
-                    port: 0xcfc,
-                    width: 4,
-                    data,
-                },
-        } => {
+        Exit { rip, reason: Reason::PortRead { port: 0xcfc, width: 4, data } } => {
             assert_eq!(rip, at(3));
             data.copy_from_slice(&[1, 2, 3, 0x84]);
         }
         exit => panic!("{exit:?}"),
     }
     match cpu.enter().unwrap() {
-        Exit {
-            rip,
-            reason:
-                Reason::MmioWrite {
-                    address: 0xe000_0018,
-                    data,
-                },
-        } => {
+        Exit { rip, reason: Reason::MmioWrite { address: 0xe000_0018, data } } => {
             assert_eq!((rip, data), (at(4), 0x1_2345_6789u64.to_le_bytes().as_slice()));
         }
         exit => panic!("{exit:?}"),
     }
     match cpu.enter().unwrap() {
-        Exit {
-            rip,
-            reason:
-                Reason::MmioRead {
-                    address: 0xe000_0014,
-                    data,
-                },
-        } => {
+        Exit { rip, reason: Reason::MmioRead { address: 0xe000_0014, data } } => {
             assert_eq!((rip, data.len()), (at(5), 1));
             data[0] = 0xff;
         }
@@ -202,13 +172,8 @@ fn completing_finishes_the_instruction_and_no_more() {
     }
     assert!(cpu.save().is_err(), "no boundary yet");
     assert!(cpu.complete().unwrap().is_none());
-    let CpuState::Scripted(state) = cpu.save().unwrap() else {
-        panic!("of another processor")
-    };
-    assert_eq!(
-        (state.registers[1], state.registers[2], state.pc),
-        (7, 0, IMAGE_BASE + 16)
-    );
+    let CpuState::Scripted(state) = cpu.save().unwrap() else { panic!("of another processor") };
+    assert_eq!((state.registers[1], state.registers[2], state.pc), (7, 0, IMAGE_BASE + 16));
     assert!(cpu.complete().unwrap().is_none(), "completing twice is harmless");
 }
 
@@ -223,27 +188,13 @@ fn one_instruction_can_have_two_exits() {
             asm.halt();
         });
         match cpu.enter().unwrap().reason {
-            Reason::MmioRead {
-                address: 0xe000_0000,
-                data,
-            } => data.copy_from_slice(b"data"),
+            Reason::MmioRead { address: 0xe000_0000, data } => data.copy_from_slice(b"data"),
             reason => panic!("{reason:?}"),
         }
         assert!(cpu.save().is_err());
-        let exit = if complete {
-            cpu.complete().unwrap().unwrap()
-        } else {
-            cpu.enter().unwrap()
-        };
+        let exit = if complete { cpu.complete().unwrap().unwrap() } else { cpu.enter().unwrap() };
         match exit {
-            Exit {
-                rip,
-                reason:
-                    Reason::MmioWrite {
-                        address: 0xe000_1000,
-                        data: b"data",
-                    },
-            } => {
+            Exit { rip, reason: Reason::MmioWrite { address: 0xe000_1000, data: b"data" } } => {
                 assert_eq!(rip, IMAGE_BASE + 32);
             }
             exit => panic!("{exit:?}"),
@@ -269,17 +220,11 @@ fn a_copy_may_have_one_exit_or_none() {
         asm.halt();
     });
     match cpu.enter().unwrap().reason {
-        Reason::MmioWrite {
-            address: 0xe000_0000,
-            data,
-        } => assert_eq!(data, 42u64.to_le_bytes()),
+        Reason::MmioWrite { address: 0xe000_0000, data } => assert_eq!(data, 42u64.to_le_bytes()),
         reason => panic!("{reason:?}"),
     }
     match cpu.enter().unwrap().reason {
-        Reason::MmioRead {
-            address: 0xe000_0000,
-            data,
-        } => data.copy_from_slice(&[1, 2]),
+        Reason::MmioRead { address: 0xe000_0000, data } => data.copy_from_slice(&[1, 2]),
         reason => panic!("{reason:?}"),
     }
     run_to_halt(&mut cpu);
@@ -300,10 +245,7 @@ fn a_restored_processor_goes_on_like_the_saved_one() {
     restored.restore(&state).unwrap();
     assert_eq!(restored.save().unwrap(), state);
     for _ in 0..10 {
-        assert_eq!(
-            format!("{:?}", restored.enter().unwrap()),
-            format!("{:?}", original.enter().unwrap())
-        );
+        assert_eq!(format!("{:?}", restored.enter().unwrap()), format!("{:?}", original.enter().unwrap()));
     }
 }
 
@@ -316,13 +258,7 @@ fn a_kick_calls_out_between_two_instructions() {
     });
     let kicker = cpu.kicker();
     kicker.store(true, Ordering::Relaxed);
-    assert!(matches!(
-        cpu.enter().unwrap(),
-        Exit {
-            rip: IMAGE_BASE,
-            reason: Reason::Kicked
-        }
-    ));
+    assert!(matches!(cpu.enter().unwrap(), Exit { rip: IMAGE_BASE, reason: Reason::Kicked }));
     assert!(!kicker.load(Ordering::Relaxed));
     cpu.save().expect("it stands at a boundary");
     // One that comes while an exit is served waits until the instruction is complete.
@@ -344,19 +280,10 @@ fn what_nobody_serves_is_an_error() {
     stops_with(ScriptedCpu::new(memory(), MEMORY_MIN - 15), "a jump outside RAM");
     stops_with(ScriptedCpu::new(memory(), u64::MAX), "a jump outside RAM");
     let crooked = memory();
-    crooked
-        .mmap()
-        .write_obj(0xffu8, GuestAddress(IMAGE_BASE))
-        .unwrap();
+    crooked.mmap().write_obj(0xffu8, GuestAddress(IMAGE_BASE)).unwrap();
     stops_with(ScriptedCpu::new(crooked, IMAGE_BASE), "an invalid instruction");
-    stops_with(
-        cpu(|asm| asm.load(Width::Quad, B, A, MEMORY_MIN - 4)),
-        "a load across the end of RAM",
-    );
-    stops_with(
-        cpu(|asm| asm.store(Width::Word, B, A, MEMORY_MIN - 1)),
-        "a store across the end of RAM",
-    );
+    stops_with(cpu(|asm| asm.load(Width::Quad, B, A, MEMORY_MIN - 4)), "a load across the end of RAM");
+    stops_with(cpu(|asm| asm.store(Width::Word, B, A, MEMORY_MIN - 1)), "a store across the end of RAM");
 }
 
 #[test]
@@ -383,10 +310,7 @@ impl Bench {
     fn new(program: &Program) -> Bench {
         let memory = memory();
         program.load(&memory);
-        let config = DevicesConfig {
-            mac: Some([2, 0, 0, 0, 0, 1]),
-            mtu: 1500,
-        };
+        let config = DevicesConfig { mac: Some([2, 0, 0, 0, 0, 1]), mtu: 1500 };
         Bench {
             cpu: ScriptedCpu::new(memory.clone(), program.entry()),
             devices: Devices::new(&config),
@@ -405,10 +329,7 @@ impl Bench {
                 Effect::Console(bytes) => self.console.extend(bytes),
                 Effect::PowerOff(_) => panic!("the run loop reports that"),
             };
-            let mut context = Context {
-                memory: &self.memory,
-                effects: &mut effects,
-            };
+            let mut context = Context { memory: &self.memory, effects: &mut effects };
             match self.cpu.enter().unwrap().reason {
                 Reason::PortWrite { port, data, .. } => {
                     match self.devices.port_write(port, data, &mut context) {
@@ -434,10 +355,7 @@ impl Bench {
         let deadline: u64 = self.get(CONTROL + control::DEADLINE);
         let clock: u64 = self.get(CONTROL + control::CLOCK);
         assert_eq!(deadline, clock + TICK);
-        self.memory
-            .mmap()
-            .write_obj(deadline, GuestAddress(CONTROL + control::CLOCK))
-            .unwrap();
+        self.memory.mmap().write_obj(deadline, GuestAddress(CONTROL + control::CLOCK)).unwrap();
     }
 
     fn get(&self, address: u64) -> u64 {
@@ -493,15 +411,8 @@ fn echo_sends_every_frame_back() {
             assert_eq!(bench.run(), None);
             assert_eq!(bench.frames, expected);
         }
-        assert_eq!(
-            bench.doorbells,
-            2 + usize::from(size),
-            "one per burst, and one to begin with"
-        );
-        assert_eq!(
-            (bench.get(ECHO_FRAMES), bench.get(ECHO_CHECKSUM)),
-            (count, checksum)
-        );
+        assert_eq!(bench.doorbells, 2 + usize::from(size), "one per burst, and one to begin with");
+        assert_eq!((bench.get(ECHO_FRAMES), bench.get(ECHO_CHECKSUM)), (count, checksum));
         assert_eq!(bench.devices.fault(), None);
     }
 }

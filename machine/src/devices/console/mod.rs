@@ -34,9 +34,7 @@ impl Trigger for Unwired {
 
 impl Console {
     pub(super) fn new() -> Console {
-        Console {
-            serial: Serial::new(Unwired, Vec::new()),
-        }
+        Console { serial: Serial::new(Unwired, Vec::new()) }
     }
 
     /// Reads the register at `offset`, 0 to 7.
@@ -64,10 +62,7 @@ impl Console {
     pub(super) fn receive(&mut self, bytes: &[u8]) -> Result<(), DeliveryError> {
         let space = self.space();
         if bytes.len() > space {
-            return Err(DeliveryError::ConsoleFull {
-                length: bytes.len(),
-                space,
-            });
+            return Err(DeliveryError::ConsoleFull { length: bytes.len(), space });
         }
         // Room has been checked, and the trigger cannot fail.
         let _ = self.serial.enqueue_raw_bytes(bytes);
@@ -120,10 +115,7 @@ mod tests {
         let mut console = Console::new();
         let space = console.space();
         console.receive(&vec![b'x'; space - 1]).unwrap();
-        assert_eq!(
-            console.receive(b"yz"),
-            Err(DeliveryError::ConsoleFull { length: 2, space: 1 })
-        );
+        assert_eq!(console.receive(b"yz"), Err(DeliveryError::ConsoleFull { length: 2, space: 1 }));
         console.receive(b"y").unwrap();
         assert_eq!(console.space(), 0);
         console.receive(b"").unwrap();

@@ -77,9 +77,9 @@ impl TryFrom<&ConsoleState> for Console {
         };
         match Serial::from_state(&serial, Unwired, NoEvents, Vec::new()) {
             Ok(serial) => Ok(Console { serial }),
-            Err(Error::FullFifo | Error::IOError(_)) => Err(DeviceStateError::ConsoleInput {
-                length: state.input.len(),
-            }),
+            Err(Error::FullFifo | Error::IOError(_)) => {
+                Err(DeviceStateError::ConsoleInput { length: state.input.len() })
+            }
             Err(Error::Trigger(never)) => match never {},
         }
     }
@@ -94,18 +94,9 @@ mod tests {
         let good = Console::new().save();
         assert!(Console::try_from(&good).is_ok());
         let bad = [
-            ConsoleState {
-                interrupt_enable: 0x10,
-                ..good.clone()
-            },
-            ConsoleState {
-                interrupt_identification: 0,
-                ..good.clone()
-            },
-            ConsoleState {
-                input: vec![0; 65],
-                ..good
-            },
+            ConsoleState { interrupt_enable: 0x10, ..good.clone() },
+            ConsoleState { interrupt_identification: 0, ..good.clone() },
+            ConsoleState { input: vec![0; 65], ..good },
         ];
         for state in bad {
             assert!(Console::try_from(&state).is_err(), "{state:?}");

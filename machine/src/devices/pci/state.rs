@@ -49,9 +49,6 @@ mod tests {
         assert_eq!(restored.save(), state);
         state.bytes[2] ^= 1;
         let error = restored.restore("bridge", &state).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "bridge: byte 0x2 of the configuration space is of another device"
-        );
+        assert_eq!(error.to_string(), "bridge: byte 0x2 of the configuration space is of another device");
     }
 }

@@ -9,10 +9,8 @@ use crate::{
     memory::Memory,
 };
 
-pub(super) const CONFIG: DevicesConfig = DevicesConfig {
-    mac: Some([0x52, 0x54, 0x00, 0x12, 0x34, 0x56]),
-    mtu: 1500,
-};
+pub(super) const CONFIG: DevicesConfig =
+    DevicesConfig { mac: Some([0x52, 0x54, 0x00, 0x12, 0x34, 0x56]), mtu: 1500 };
 
 pub(super) const RECEIVE: u16 = 0;
 pub(super) const TRANSMIT: u16 = 1;
@@ -52,13 +50,7 @@ impl Guest {
 
     pub(super) fn with(config: &DevicesConfig) -> Guest {
         let memory = Memory::new(MEMORY_MIN).unwrap();
-        Guest {
-            devices: Devices::new(config),
-            memory,
-            effects: Vec::new(),
-            available: [0; 2],
-            size: 0,
-        }
+        Guest { devices: Devices::new(config), memory, effects: Vec::new(), available: [0; 2], size: 0 }
     }
 
     /// A guest whose network device works, with queues of `size` entries.
@@ -133,14 +125,8 @@ impl Guest {
     /// Makes a frame available to be sent: descriptor `index`.
     pub(super) fn offer_frame(&mut self, index: u16, frame: &[u8]) {
         let address = buffer(TRANSMIT, index);
-        self.memory
-            .mmap()
-            .write_slice(&[0; 12], GuestAddress(address))
-            .unwrap();
-        self.memory
-            .mmap()
-            .write_slice(frame, GuestAddress(address + 12))
-            .unwrap();
+        self.memory.mmap().write_slice(&[0; 12], GuestAddress(address)).unwrap();
+        self.memory.mmap().write_slice(frame, GuestAddress(address + 12)).unwrap();
         self.describe(TRANSMIT, index, address, 12 + frame.len() as u32, 0, 0);
         self.offer(TRANSMIT, index);
     }
@@ -192,12 +178,8 @@ impl Guest {
 
     pub(super) fn mmio_write(&mut self, address: u64, width: usize, value: u64) {
         let effects = &mut self.effects;
-        let mut context = Context {
-            memory: &self.memory,
-            effects: &mut |effect| effects.push(keep(effect)),
-        };
-        self.devices
-            .mmio_write(address, &value.to_le_bytes()[..width], &mut context);
+        let mut context = Context { memory: &self.memory, effects: &mut |effect| effects.push(keep(effect)) };
+        self.devices.mmio_write(address, &value.to_le_bytes()[..width], &mut context);
     }
 
     pub(super) fn input(&mut self, port: u16, width: usize) -> u32 {
@@ -208,12 +190,8 @@ impl Guest {
 
     pub(super) fn output(&mut self, port: u16, width: usize, value: u32) -> Request {
         let effects = &mut self.effects;
-        let mut context = Context {
-            memory: &self.memory,
-            effects: &mut |effect| effects.push(keep(effect)),
-        };
-        self.devices
-            .port_write(port, &value.to_le_bytes()[..width], &mut context)
+        let mut context = Context { memory: &self.memory, effects: &mut |effect| effects.push(keep(effect)) };
+        self.devices.port_write(port, &value.to_le_bytes()[..width], &mut context)
     }
 
     /// Writes to a port that asks nothing of the run loop.
@@ -233,10 +211,7 @@ impl Guest {
 
     pub(super) fn bytes(&self, address: u64, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
-        self.memory
-            .mmap()
-            .read_slice(&mut bytes, GuestAddress(address))
-            .unwrap();
+        self.memory.mmap().read_slice(&mut bytes, GuestAddress(address)).unwrap();
         bytes
     }
 
@@ -245,10 +220,7 @@ impl Guest {
     }
 
     pub(super) fn put_u16(&mut self, address: u64, value: u16) {
-        self.memory
-            .mmap()
-            .write_obj(value, GuestAddress(address))
-            .unwrap();
+        self.memory.mmap().write_obj(value, GuestAddress(address)).unwrap();
     }
 
     /// The same guest in other memory, with devices that were saved and restored.
@@ -262,12 +234,7 @@ impl Guest {
             }
         }
         let devices = Devices::restore(&CONFIG, &self.devices.save(), &memory).unwrap();
-        Guest {
-            devices,
-            memory,
-            effects: self.effects.clone(),
-            ..*self
-        }
+        Guest { devices, memory, effects: self.effects.clone(), ..*self }
     }
 
     /// Fails unless both guests are in the same state.
@@ -313,7 +280,5 @@ pub(super) fn buffer(queue: u16, index: u16) -> u64 {
 
 /// A frame that is unlike others.
 pub(super) fn frame(length: usize, seed: u8) -> Vec<u8> {
-    (0..length)
-        .map(|index| (index as u8).wrapping_mul(31).wrapping_add(seed))
-        .collect()
+    (0..length).map(|index| (index as u8).wrapping_mul(31).wrapping_add(seed)).collect()
 }

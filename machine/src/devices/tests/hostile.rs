@@ -25,12 +25,7 @@ struct Case {
 const BUFFER: u64 = 0x60_0000;
 
 const CASES: &[Case] = &[
-    Case {
-        name: "wild head",
-        descriptors: &[],
-        head: 16,
-        fault: Fault::DescriptorIndex { index: 16 },
-    },
+    Case { name: "wild head", descriptors: &[], head: 16, fault: Fault::DescriptorIndex { index: 16 } },
     Case {
         name: "wildest head",
         descriptors: &[],
@@ -65,51 +60,31 @@ const CASES: &[Case] = &[
         name: "buffer beyond RAM",
         descriptors: &[(0, END, 100, 0, 0)],
         head: 0,
-        fault: Fault::BufferOutsideMemory {
-            index: 0,
-            address: END,
-            length: 100,
-        },
+        fault: Fault::BufferOutsideMemory { index: 0, address: END, length: 100 },
     },
     Case {
         name: "buffer across the end of RAM",
         descriptors: &[(0, BUFFER, 100, NEXT, 1), (1, END - 99, 100, 0, 0)],
         head: 0,
-        fault: Fault::BufferOutsideMemory {
-            index: 1,
-            address: END - 99,
-            length: 100,
-        },
+        fault: Fault::BufferOutsideMemory { index: 1, address: END - 99, length: 100 },
     },
     Case {
         name: "buffer across the end of the address space",
         descriptors: &[(0, u64::MAX - 10, 100, 0, 0)],
         head: 0,
-        fault: Fault::BufferOutsideMemory {
-            index: 0,
-            address: u64::MAX - 10,
-            length: 100,
-        },
+        fault: Fault::BufferOutsideMemory { index: 0, address: u64::MAX - 10, length: 100 },
     },
     Case {
         name: "buffer in the PCI window",
         descriptors: &[(0, 0xe000_4000, 100, 0, 0)],
         head: 0,
-        fault: Fault::BufferOutsideMemory {
-            index: 0,
-            address: 0xe000_4000,
-            length: 100,
-        },
+        fault: Fault::BufferOutsideMemory { index: 0, address: 0xe000_4000, length: 100 },
     },
     Case {
         name: "longest buffer",
         descriptors: &[(0, BUFFER, u32::MAX, 0, 0)],
         head: 0,
-        fault: Fault::BufferOutsideMemory {
-            index: 0,
-            address: BUFFER,
-            length: u32::MAX,
-        },
+        fault: Fault::BufferOutsideMemory { index: 0, address: BUFFER, length: u32::MAX },
     },
     Case {
         name: "indirect table",
@@ -148,11 +123,7 @@ fn assert_stopped(mut guest: Guest, fault: Fault, name: &str) {
     let said = guest.effects.len();
     guest.doorbell();
     assert_eq!(guest.wanted(), 0, "{name}");
-    assert_eq!(
-        guest.receive(&frame(60, 0)),
-        Err(DeliveryError::FrameUnwanted),
-        "{name}"
-    );
+    assert_eq!(guest.receive(&frame(60, 0)), Err(DeliveryError::FrameUnwanted), "{name}");
     assert_eq!(guest.effects.len(), said, "{name}");
     guest.write(STATUS, 1, 15);
     let mut now = guest.devices.save();
@@ -184,12 +155,7 @@ fn malformed_chains_to_send_stop_the_device() {
         offer(&mut guest, TRANSMIT, case);
         guest.offer_frame(9, &frame(60, 1));
         guest.doorbell();
-        assert_eq!(
-            guest.effects.len(),
-            1,
-            "{}: only what was before it is sent",
-            case.name
-        );
+        assert_eq!(guest.effects.len(), 1, "{}: only what was before it is sent", case.name);
         assert_eq!(guest.used(TRANSMIT), [(8, 0)], "{}", case.name);
         assert_stopped(guest, case.fault, case.name);
     }
@@ -201,19 +167,9 @@ fn malformed_chains_for_reception_stop_the_device() {
         let mut guest = Guest::ready(SIZE);
         offer(&mut guest, RECEIVE, case);
         guest.offer_buffer(9, 2048);
-        assert_eq!(
-            guest.receive(&frame(60, 0)),
-            Ok(()),
-            "{}: the frame is lost",
-            case.name
-        );
+        assert_eq!(guest.receive(&frame(60, 0)), Ok(()), "{}: the frame is lost", case.name);
         assert!(guest.used(RECEIVE).is_empty(), "{}", case.name);
-        assert_eq!(
-            guest.bytes(BUFFER, 100),
-            [0; 100],
-            "{}: nothing is written",
-            case.name
-        );
+        assert_eq!(guest.bytes(BUFFER, 100), [0; 100], "{}: nothing is written", case.name);
         assert_stopped(guest, case.fault, case.name);
     }
 }
@@ -243,13 +199,7 @@ fn frames_that_are_too_long_stop_the_device() {
     guest.offer(TRANSMIT, 0);
     guest.doorbell();
     assert!(guest.effects.is_empty());
-    assert_stopped(
-        guest,
-        Fault::FrameLength {
-            length: length.into(),
-        },
-        "one buffer",
-    );
+    assert_stopped(guest, Fault::FrameLength { length: length.into() }, "one buffer");
 
     let mut guest = Guest::ready(SIZE);
     for index in 0..SIZE {
@@ -258,13 +208,7 @@ fn frames_that_are_too_long_stop_the_device() {
     }
     guest.offer(TRANSMIT, 0);
     guest.doorbell();
-    assert_stopped(
-        guest,
-        Fault::FrameLength {
-            length: u64::from(SIZE) * END,
-        },
-        "all of RAM many times",
-    );
+    assert_stopped(guest, Fault::FrameLength { length: u64::from(SIZE) * END }, "all of RAM many times");
 }
 
 #[test]

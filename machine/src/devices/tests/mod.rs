@@ -16,20 +16,11 @@ use super::*;
 fn ports_without_a_device_read_as_ones_and_ignore_writes() {
     let mut guest = Guest::new();
     let before = guest.devices.save();
-    for (port, width) in [
-        (0x60, 1),
-        (0x3f7, 1),
-        (0x400, 1),
-        (CONSOLE_PORT, 2),
-        (PCI_ADDRESS_PORT, 1),
-        (0xffff, 4),
-    ] {
+    for (port, width) in
+        [(0x60, 1), (0x3f7, 1), (0x400, 1), (CONSOLE_PORT, 2), (PCI_ADDRESS_PORT, 1), (0xffff, 4)]
+    {
         assert_eq!(guest.output(port, width, 0), Request::None);
-        assert_eq!(
-            guest.input(port, width),
-            u32::MAX >> (32 - 8 * width),
-            "port {port:#x}"
-        );
+        assert_eq!(guest.input(port, width), u32::MAX >> (32 - 8 * width), "port {port:#x}");
     }
     assert_eq!(guest.devices.save(), before);
     assert!(guest.effects.is_empty());
@@ -106,11 +97,5 @@ fn console_bytes_come_and_go() {
         assert_eq!(guest.input(CONSOLE_PORT, 1), u32::from(byte));
         guest.set_port(CONSOLE_PORT, 1, byte.into());
     }
-    assert_eq!(
-        guest.effects,
-        [
-            guest::Said::Console(b"h".to_vec()),
-            guest::Said::Console(b"i".to_vec())
-        ]
-    );
+    assert_eq!(guest.effects, [guest::Said::Console(b"h".to_vec()), guest::Said::Console(b"i".to_vec())]);
 }

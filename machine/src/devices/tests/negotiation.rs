@@ -42,15 +42,7 @@ fn the_structures_are_found_by_capabilities() {
         }
         at = head >> 8 & 0xff;
     }
-    assert_eq!(
-        found,
-        [
-            (1, 16, 0, 0x38),
-            (2, 20, 0x3000, 8),
-            (3, 16, 0x1000, 1),
-            (4, 16, 0x2000, 12)
-        ]
-    );
+    assert_eq!(found, [(1, 16, 0, 0x38), (2, 20, 0x3000, 8), (3, 16, 0x1000, 1), (4, 16, 0x2000, 12)]);
 }
 
 #[test]
@@ -82,17 +74,9 @@ fn features_are_accepted_only_if_offered_and_modern() {
     for (features, accepted) in cases {
         let mut guest = Guest::new();
         guest.negotiate(features);
-        assert_eq!(
-            guest.read(STATUS, 1),
-            if accepted { 11 } else { 3 },
-            "{features:#x}"
-        );
+        assert_eq!(guest.read(STATUS, 1), if accepted { 11 } else { 3 }, "{features:#x}");
         guest.write(STATUS, 1, 15);
-        assert_eq!(
-            guest.read(STATUS, 1),
-            if accepted { 15 } else { 3 },
-            "{features:#x}"
-        );
+        assert_eq!(guest.read(STATUS, 1), if accepted { 15 } else { 3 }, "{features:#x}");
     }
 }
 
@@ -184,13 +168,9 @@ fn a_queue_in_use_cannot_be_changed() {
 #[test]
 fn a_queue_outside_ram_is_a_fault() {
     let end = 8 << 20;
-    for (register, address) in [
-        (0x20, 0),
-        (0x20, end - 64),
-        (0x28, end),
-        (0x30, end - 16),
-        (0x30, u64::MAX - 15),
-    ] {
+    for (register, address) in
+        [(0x20, 0), (0x20, end - 64), (0x28, end), (0x30, end - 16), (0x30, u64::MAX - 15)]
+    {
         let mut guest = Guest::new();
         guest.negotiate(FEATURES);
         guest.write(0x16, 2, 1);
@@ -200,11 +180,7 @@ fn a_queue_outside_ram_is_a_fault() {
         guest.write(0x30, 8, used(1));
         guest.write(register, 8, address);
         guest.write(0x1c, 2, 1);
-        assert_eq!(
-            guest.devices.fault(),
-            Some(Fault::RingsOutsideMemory { queue: 1 }),
-            "{address:#x}"
-        );
+        assert_eq!(guest.devices.fault(), Some(Fault::RingsOutsideMemory { queue: 1 }), "{address:#x}");
         assert_eq!(guest.read(0x1c, 2), 0);
         assert_eq!(guest.read(STATUS, 1) & NEEDS_RESET, NEEDS_RESET);
     }

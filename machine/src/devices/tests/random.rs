@@ -80,11 +80,7 @@ fn take(guest: &mut Guest, step: &Step) -> String {
             String::new()
         }
         Step::Scribble(queue, offset, bytes) => {
-            guest
-                .memory
-                .mmap()
-                .write_slice(bytes, GuestAddress(table(*queue) + offset))
-                .unwrap();
+            guest.memory.mmap().write_slice(bytes, GuestAddress(table(*queue) + offset)).unwrap();
             String::new()
         }
         Step::Describe(queue, index, length, flags, next) => {
@@ -114,11 +110,7 @@ fn take(guest: &mut Guest, step: &Step) -> String {
         Step::Restart => {
             guest.available = [0; 2];
             for queue in [RECEIVE, TRANSMIT] {
-                guest
-                    .memory
-                    .mmap()
-                    .write_slice(&[0; 0x3000], GuestAddress(table(queue)))
-                    .unwrap();
+                guest.memory.mmap().write_slice(&[0; 0x3000], GuestAddress(table(queue))).unwrap();
             }
             guest.negotiate(FEATURES);
             guest.set_up_queues(8);
@@ -138,11 +130,7 @@ fn take(guest: &mut Guest, step: &Step) -> String {
         Step::Console(length) => {
             let wanted = guest.devices.console_wanted();
             let received = guest.devices.receive_console(&vec![b'x'; *length]);
-            assert_eq!(
-                received.is_ok(),
-                *length <= wanted,
-                "what is wanted can be delivered"
-            );
+            assert_eq!(received.is_ok(), *length <= wanted, "what is wanted can be delivered");
             format!("{received:?}")
         }
     }

@@ -84,12 +84,8 @@ fn impossible_registers_are_refused() {
         ("status", |registers| registers.status = 0x1f),
         ("status", |registers| registers.status = 7),
         ("status", |registers| registers.status = 15 | 64),
-        ("status", |registers| {
-            registers.fault = Some(Fault::AvailableIndex)
-        }),
-        ("driver_features", |registers| {
-            registers.driver_features = FEATURES | 1
-        }),
+        ("status", |registers| registers.fault = Some(Fault::AvailableIndex)),
+        ("driver_features", |registers| registers.driver_features = FEATURES | 1),
         ("driver_features", |registers| registers.driver_features = 0),
         ("isr", |registers| registers.isr = 4),
     ];
@@ -111,9 +107,7 @@ fn impossible_queues_are_refused() {
         ("outside RAM", |queue| queue.desc_table = 8 << 20),
         ("outside RAM", |queue| queue.avail_ring = !1),
         ("outside RAM", |queue| queue.used_ring = 0),
-        ("not given back", |queue| {
-            queue.next_used = queue.next_used.wrapping_add(1)
-        }),
+        ("not given back", |queue| queue.next_used = queue.next_used.wrapping_add(1)),
         ("not ready", |queue| queue.ready = false),
     ];
     for (what, change) in cases {
@@ -123,10 +117,7 @@ fn impossible_queues_are_refused() {
             "{error}"
         );
     }
-    assert!(matches!(
-        refused(|state| state.queues.truncate(1)),
-        DeviceStateError::QueueCount { count: 1 }
-    ));
+    assert!(matches!(refused(|state| state.queues.truncate(1)), DeviceStateError::QueueCount { count: 1 }));
 }
 
 #[test]
@@ -135,30 +126,11 @@ fn a_state_of_another_machine_is_refused() {
     let state = guest.devices.save();
     let without = DevicesConfig { mac: None, ..CONFIG };
     let restored = Devices::restore(&without, &state, &guest.memory);
-    assert!(matches!(
-        restored,
-        Err(DeviceStateError::NetPresence { saved: true })
-    ));
+    assert!(matches!(restored, Err(DeviceStateError::NetPresence { saved: true })));
     let error = refused(|state| state.config_space.bytes[0] ^= 1);
-    assert!(matches!(
-        error,
-        DeviceStateError::ConfigSpace {
-            function: "net",
-            offset: 0
-        }
-    ));
-    let restored = Devices::restore(
-        &CONFIG,
-        &DevicesState {
-            config_address: 1,
-            ..state
-        },
-        &guest.memory,
-    );
-    assert!(matches!(
-        restored,
-        Err(DeviceStateError::ConfigAddress { value: 1 })
-    ));
+    assert!(matches!(error, DeviceStateError::ConfigSpace { function: "net", offset: 0 }));
+    let restored = Devices::restore(&CONFIG, &DevicesState { config_address: 1, ..state }, &guest.memory);
+    assert!(matches!(restored, Err(DeviceStateError::ConfigAddress { value: 1 })));
 }
 
 #[test]

@@ -54,21 +54,10 @@ fn a_frame_may_lie_in_many_buffers() {
         let (part, later) = rest.split_at(length);
         rest = later;
         let address = buffer(TRANSMIT, index) + 3;
-        guest
-            .memory
-            .mmap()
-            .write_slice(part, GuestAddress(address))
-            .unwrap();
+        guest.memory.mmap().write_slice(part, GuestAddress(address)).unwrap();
         let next = parts.get(at + 1);
         let flags = if next.is_some() { NEXT } else { 0 };
-        guest.describe(
-            TRANSMIT,
-            index,
-            address,
-            length as u32,
-            flags,
-            next.map_or(0, |next| next.0),
-        );
+        guest.describe(TRANSMIT, index, address, length as u32, flags, next.map_or(0, |next| next.0));
     }
     guest.offer(TRANSMIT, 5);
     guest.doorbell();
@@ -89,11 +78,7 @@ fn a_received_frame_is_in_the_next_buffer() {
     assert_eq!(guest.used(RECEIVE), [(7, 72), (2, 1526)]);
     assert_eq!(guest.bytes(buffer(RECEIVE, 7), 12), HEADER);
     assert_eq!(guest.bytes(buffer(RECEIVE, 7) + 12, 60), frame(60, 1));
-    assert_eq!(
-        guest.bytes(buffer(RECEIVE, 7) + 72, 8),
-        [0; 8],
-        "not a byte too much"
-    );
+    assert_eq!(guest.bytes(buffer(RECEIVE, 7) + 72, 8), [0; 8], "not a byte too much");
     assert_eq!(guest.bytes(buffer(RECEIVE, 2) + 12, 1514), frame(1514, 2));
     assert_eq!(guest.receive(&frame(60, 3)), Err(DeliveryError::FrameUnwanted));
 }
@@ -103,14 +88,7 @@ fn a_received_frame_may_fill_many_buffers() {
     let mut guest = Guest::ready(16);
     for (index, length, next) in [(3, 5, Some(9)), (9, 20, Some(1)), (1, 1000, None)] {
         let flags = WRITE | if next.is_some() { NEXT } else { 0 };
-        guest.describe(
-            RECEIVE,
-            index,
-            buffer(RECEIVE, index) + 1,
-            length,
-            flags,
-            next.unwrap_or(0),
-        );
+        guest.describe(RECEIVE, index, buffer(RECEIVE, index) + 1, length, flags, next.unwrap_or(0));
     }
     guest.offer(RECEIVE, 3);
     guest.receive(&frame(50, 9)).unwrap();
@@ -128,9 +106,7 @@ fn the_longest_frame_can_be_received() {
     let mut guest = Guest::ready(16);
     let longest = frame(FRAME_MAX, 5);
     guest.offer_buffer(0, 12 + FRAME_MAX as u32);
-    let too_long = DeliveryError::FrameTooLong {
-        length: FRAME_MAX + 1,
-    };
+    let too_long = DeliveryError::FrameTooLong { length: FRAME_MAX + 1 };
     assert_eq!(guest.receive(&frame(FRAME_MAX + 1, 5)), Err(too_long));
     assert_eq!(guest.wanted(), 1);
     guest.receive(&longest).unwrap();
@@ -190,10 +166,7 @@ fn indices_wrap_around() {
     }
     assert_eq!(guest.effects.len(), 70_000);
     for queue in [RECEIVE, TRANSMIT] {
-        assert_eq!(
-            guest.get_u16(used(queue) + 2),
-            guest.get_u16(available(queue) + 2)
-        );
+        assert_eq!(guest.get_u16(used(queue) + 2), guest.get_u16(available(queue) + 2));
         assert_eq!(guest.get_u16(used(queue) + 2), (70_000u32 % 65_536) as u16);
     }
     assert_eq!(guest.bytes(buffer(RECEIVE, 3) + 12, 20), [(69_999u32) as u8; 20]);

@@ -29,15 +29,10 @@ pub(super) struct Chain {
 
 /// How many chains the driver has made available, if the ring makes sense.
 pub(super) fn available<M: GuestMemory>(queue: &Queue, memory: &M) -> Result<u16, Fault> {
-    let index = queue
-        .avail_idx(memory, std::sync::atomic::Ordering::Acquire)
-        .map_err(|_| Fault::AvailableIndex)?;
+    let index =
+        queue.avail_idx(memory, std::sync::atomic::Ordering::Acquire).map_err(|_| Fault::AvailableIndex)?;
     let count = index.0.wrapping_sub(queue.next_avail());
-    if count > queue.size() {
-        Err(Fault::AvailableIndex)
-    } else {
-        Ok(count)
-    }
+    if count > queue.size() { Err(Fault::AvailableIndex) } else { Ok(count) }
 }
 
 /// Takes the next chain, whose buffers must all be for `access` by the device, and fills `buffers` with them. `None` if
@@ -87,9 +82,7 @@ fn walk<M: GuestMemory>(
         }
         let at = GuestAddress(queue.desc_table() + DESCRIPTOR_SIZE * u64::from(index));
         // The table was found in RAM when the queue was enabled.
-        let descriptor: Descriptor = memory
-            .read_obj(at)
-            .map_err(|_| Fault::DescriptorIndex { index })?;
+        let descriptor: Descriptor = memory.read_obj(at).map_err(|_| Fault::DescriptorIndex { index })?;
         if descriptor.refers_to_indirect_table() {
             return Err(Fault::Indirect { index });
         }
@@ -99,17 +92,10 @@ fn walk<M: GuestMemory>(
         if descriptor.len() == 0 {
             return Err(Fault::EmptyBuffer { index });
         }
-        let buffer = Buffer {
-            address: descriptor.addr(),
-            length: descriptor.len() as usize,
-        };
+        let buffer = Buffer { address: descriptor.addr(), length: descriptor.len() as usize };
         if !memory.check_range(buffer.address, buffer.length, access) {
             let (address, length) = (descriptor.addr().0, descriptor.len());
-            return Err(Fault::BufferOutsideMemory {
-                index,
-                address,
-                length,
-            });
+            return Err(Fault::BufferOutsideMemory { index, address, length });
         }
         total += u64::from(descriptor.len());
         buffers.push(buffer);

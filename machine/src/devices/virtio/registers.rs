@@ -52,11 +52,7 @@ pub(super) const NEEDS_RESET: u8 = VIRTIO_CONFIG_S_NEEDS_RESET as u8;
 pub(super) const FAILED: u8 = VIRTIO_CONFIG_S_FAILED as u8;
 
 /// The step that each bit needs to have been taken before it (3.1.1).
-const STEPS: [(u8, u8); 3] = [
-    (DRIVER, ACKNOWLEDGE),
-    (FEATURES_OK, DRIVER),
-    (DRIVER_OK, FEATURES_OK),
-];
+const STEPS: [(u8, u8); 3] = [(DRIVER, ACKNOWLEDGE), (FEATURES_OK, DRIVER), (DRIVER_OK, FEATURES_OK)];
 
 impl Transport {
     /// Reads `width` bytes of the common configuration structure.
@@ -75,9 +71,7 @@ impl Transport {
             (QUEUE_SELECT, 2) => registers.queue_select.into(),
             (QUEUE_NOTIFY_OFF, 2) => registers.queue_select.into(),
             // A queue that does not exist has size 0.
-            _ => self
-                .selected()
-                .map_or(0, |queue| read_queue(queue, offset, width)),
+            _ => self.selected().map_or(0, |queue| read_queue(queue, offset, width)),
         }
     }
 

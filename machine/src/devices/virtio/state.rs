@@ -111,9 +111,7 @@ impl Transport {
         self.registers = state.registers.clone();
         self.check_registers()?;
         if state.queues.len() != self.queues.len() {
-            return Err(DeviceStateError::QueueCount {
-                count: state.queues.len(),
-            });
+            return Err(DeviceStateError::QueueCount { count: state.queues.len() });
         }
         for (index, (queue, state)) in self.queues.iter_mut().zip(&state.queues).enumerate() {
             *queue =
@@ -129,13 +127,9 @@ impl Transport {
         let refuse = |register, value| Err(DeviceStateError::VirtioRegister { register, value });
         let status = registers.status;
         let known = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK | NEEDS_RESET | FAILED;
-        let in_order = [
-            (DRIVER, ACKNOWLEDGE),
-            (FEATURES_OK, DRIVER),
-            (DRIVER_OK, FEATURES_OK),
-        ]
-        .iter()
-        .all(|(step, before)| status & step == 0 || status & before != 0);
+        let in_order = [(DRIVER, ACKNOWLEDGE), (FEATURES_OK, DRIVER), (DRIVER_OK, FEATURES_OK)]
+            .iter()
+            .all(|(step, before)| status & step == 0 || status & before != 0);
         let fault_told = registers.fault.is_some() == (status & NEEDS_RESET != 0);
         if status & !known != 0 || !in_order || !fault_told {
             return refuse("status", status.into());

@@ -80,12 +80,7 @@ impl Transport {
         .with_capability(CAPABILITY_VENDOR, &capability(1, COMMON, registers::LENGTH, &[]))
         .with_capability(
             CAPABILITY_VENDOR,
-            &capability(
-                2,
-                NOTIFY,
-                multiplier * u32::from(queues),
-                &multiplier.to_le_bytes(),
-            ),
+            &capability(2, NOTIFY, multiplier * u32::from(queues), &multiplier.to_le_bytes()),
         )
         .with_capability(CAPABILITY_VENDOR, &capability(3, ISR, 1, &[]))
         .with_capability(CAPABILITY_VENDOR, &capability(4, DEVICE, config, &[]));
@@ -122,9 +117,7 @@ impl Transport {
             COMMON => self.write_register(offset, data.len(), bytes::value(data), memory),
             NOTIFY => {
                 let multiplier = u64::from(NOTIFY_OFF_MULTIPLIER);
-                return offset
-                    .is_multiple_of(multiplier)
-                    .then_some((offset / multiplier) as u16);
+                return offset.is_multiple_of(multiplier).then_some((offset / multiplier) as u16);
             }
             _ => {}
         }
@@ -140,17 +133,13 @@ impl Transport {
 
     /// The queue, if the device may work on it.
     pub(super) fn queue(&self, index: u16) -> Option<&Queue> {
-        self.queues
-            .get(usize::from(index))
-            .filter(|queue| self.operating() && queue.ready())
+        self.queues.get(usize::from(index)).filter(|queue| self.operating() && queue.ready())
     }
 
     /// The queue, if the device may work on it.
     pub(super) fn queue_mut(&mut self, index: u16) -> Option<&mut Queue> {
         let operating = self.operating();
-        self.queues
-            .get_mut(usize::from(index))
-            .filter(|queue| operating && queue.ready())
+        self.queues.get_mut(usize::from(index)).filter(|queue| operating && queue.ready())
     }
 
     fn operating(&self) -> bool {

@@ -96,43 +96,26 @@ impl Client {
             socket.set_nagle_enabled(false);
             socket.set_ack_delay(None);
             let handle = self.sockets.add(socket);
-            let stage = Stage::Opening {
-                retry_at: Instant::now(),
-            };
-            self.connections.push(Connection {
-                handle,
-                stage,
-                unsent: Vec::new(),
-            });
+            let stage = Stage::Opening { retry_at: Instant::now() };
+            self.connections.push(Connection { handle, stage, unsent: Vec::new() });
         }
     }
 
     /// Whether every connection has been established.
     pub(super) fn is_connected(&self) -> bool {
-        !self
-            .connections
-            .iter()
-            .any(|connection| matches!(connection.stage, Stage::Opening { .. }))
+        !self.connections.iter().any(|connection| matches!(connection.stage, Stage::Opening { .. }))
     }
 
     /// How many connections ended before the client ended them.
     pub(super) fn resets(&self) -> usize {
-        self.connections
-            .iter()
-            .filter(|connection| connection.stage == Stage::Lost)
-            .count()
+        self.connections.iter().filter(|connection| connection.stage == Stage::Lost).count()
     }
 
     /// Waits until there is something to do, at most for `patience`, and does it: frames, retransmissions, replies that
     /// the model checks, requests that it makes.
     pub(super) async fn turn(&mut self, model: &mut Model, patience: Duration) -> io::Result<()> {
-        let due = self
-            .interface
-            .poll_delay(self.now(), &self.sockets)
-            .map(|due| due.total_micros());
-        self.port
-            .wait(patience.min(Duration::from_micros(due.unwrap_or(u64::MAX))))
-            .await?;
+        let due = self.interface.poll_delay(self.now(), &self.sockets).map(|due| due.total_micros());
+        self.port.wait(patience.min(Duration::from_micros(due.unwrap_or(u64::MAX)))).await?;
         self.port.receive()?;
         self.interface.poll(self.now(), &mut self.port, &mut self.sockets);
         for number in 0..self.connections.len() {
@@ -154,9 +137,7 @@ impl Client {
             (Stage::Opening { retry_at }, tcp::State::Closed) if retry_at <= Instant::now() => {
                 let local = self.next_local_port;
                 self.next_local_port = local.checked_add(1).unwrap_or(49152);
-                connection.stage = Stage::Opening {
-                    retry_at: Instant::now() + RETRY,
-                };
+                connection.stage = Stage::Opening { retry_at: Instant::now() + RETRY };
                 // The addresses are the client's own, so this cannot be refused; and if it is, it is tried again.
                 let _ = socket.connect(self.interface.context(), self.server, local);
             }
@@ -215,11 +196,7 @@ impl SwitchPort {
 
     /// Waits until frames have come, or can be sent if there are any; at most for `patience`.
     async fn wait(&self, patience: Duration) -> io::Result<()> {
-        let writable = if self.outgoing.is_empty() {
-            Interest::READABLE
-        } else {
-            Interest::WRITABLE
-        };
+        let writable = if self.outgoing.is_empty() { Interest::READABLE } else { Interest::WRITABLE };
         match timeout(patience, self.stream.ready(Interest::READABLE | writable)).await {
             Ok(ready) => ready.map(|_| ()),
             Err(_) => Ok(()),
@@ -264,21 +241,12 @@ impl Device for SwitchPort {
 
     fn receive(&mut self, _: StackInstant) -> Option<(Received, Outgoing<'_>)> {
         let frame = self.frames.pop_front()?;
-        Some((
-            Received(frame),
-            Outgoing {
-                codec: &mut self.codec,
-                buffer: &mut self.outgoing,
-            },
-        ))
+        Some((Received(frame), Outgoing { codec: &mut self.codec, buffer: &mut self.outgoing }))
     }
 
     fn transmit(&mut self, _: StackInstant) -> Option<Outgoing<'_>> {
         let room = self.outgoing.len() < OUTGOING_MAX;
-        room.then_some(Outgoing {
-            codec: &mut self.codec,
-            buffer: &mut self.outgoing,
-        })
+        room.then_some(Outgoing { codec: &mut self.codec, buffer: &mut self.outgoing })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {

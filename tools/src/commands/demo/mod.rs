@@ -64,10 +64,7 @@ pub fn run(args: &DemoArgs) -> Result<Exit, Failure> {
     }
     Err(Failure::new(
         "the guest did not survive the loss of its primary unharmed",
-        format!(
-            "repeat it with --seed {}; please report it, with what stands above",
-            verdict.seed
-        ),
+        format!("repeat it with --seed {}; please report it, with what stands above", verdict.seed),
     ))
 }
 

@@ -54,10 +54,7 @@ impl Node {
         let spawn = || -> io::Result<Child> {
             let mut command = Command::new(program);
             command.arg(name).args(arguments).arg("--control").arg(&control);
-            command
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(File::create(&stderr)?);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&stderr)?);
             // SAFETY: between fork and exec the closure makes one system call; it allocates nothing and takes no lock.
             unsafe {
                 // Were the demo itself killed, nobody else would end its nodes.
@@ -69,13 +66,7 @@ impl Node {
             let hint = "see whether the limit of processes (`ulimit -u`) or the disk of TMPDIR is exhausted";
             Failure::new(format!("cannot start the {name}"), hint).because(error)
         })?;
-        Ok(Node {
-            name,
-            child,
-            control,
-            stderr,
-            killed: false,
-        })
+        Ok(Node { name, child, control, stderr, killed: false })
     }
 
     /// The number of the process.
@@ -117,11 +108,7 @@ impl Node {
         }
         match self.child.try_wait() {
             Ok(Some(status)) => {
-                let what = format!(
-                    "the {} (process {}) ended by itself: {status}",
-                    self.name,
-                    self.pid()
-                );
+                let what = format!("the {} (process {}) ended by itself: {status}", self.name, self.pid());
                 let unfit = status.code() == Some(Exit::Unfit as i32);
                 let exit = if unfit { Exit::Unfit } else { Exit::Failed };
                 let hint = "what it said last stands above; `echovisor check-host` says what the host lacks";

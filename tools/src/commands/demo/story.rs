@@ -59,9 +59,7 @@ const WATCH: Duration = Duration::from_millis(100);
 pub(super) async fn perform(args: &DemoArgs, program: &Path, temporary: &Path) -> Result<Verdict, Failure> {
     let seed = args.seed.unwrap_or_else(|| fastrand::u32(..));
     let mut teller = Teller::new();
-    teller.tell(format_args!(
-        "seed {seed}: --seed {seed} repeats the requests, and the moment of the kill"
-    ));
+    teller.tell(format_args!("seed {seed}: --seed {seed} repeats the requests, and the moment of the kill"));
     let mut stage = Stage::set(args, program, temporary, seed, &teller).await?;
     let played = stage.play(&mut teller).await;
     if played.is_err() {
@@ -101,6 +99,7 @@ struct Kill {
 struct Takeover {
     first_frame: Duration,
     first_reply: Duration,
+    all_replied: Duration,
 }
 
 impl Stage {
@@ -116,52 +115,31 @@ impl Stage {
             let hint = "let TMPDIR name a folder that can be written to and has a short path";
             Failure::new("cannot set up the demo's network in a temporary folder", hint).because(error)
         };
-        let folder = tempfile::Builder::new()
-            .prefix("echovisor-demo-")
-            .tempdir_in(temporary)
-            .map_err(unusable)?;
+        let folder =
+            tempfile::Builder::new().prefix("echovisor-demo-").tempdir_in(temporary).map_err(unusable)?;
         let path = |name: &str| folder.path().join(name).display().to_string();
         let switch = Switch::bind(&folder.path().join("net")).map_err(unusable)?;
-        let client = Client::plug(&folder.path().join("net"), CLIENT, u64::from(seed))
-            .await
-            .map_err(unusable)?;
+        let client =
+            Client::plug(&folder.path().join("net"), CLIENT, u64::from(seed)).await.map_err(unusable)?;
 
         let net = format!("unix:{}", path("net"));
         let arbiter = format!("file:{}", path("arbiter"));
         let link = format!("unix:{}", path("link"));
         let common = ["--net", &net, "--arbiter", &arbiter];
-        let guest = [
-            "--guest",
-            "kv",
-            "--guest-args",
-            GUEST_ARGUMENTS,
-            "--wait-for-secondary",
-            "--listen",
-            &link,
-        ];
+        let guest =
+            ["--guest", "kv", "--guest-args", GUEST_ARGUMENTS, "--wait-for-secondary", "--listen", &link];
         let mut primary = Node::start(program, "primary", common.into_iter().chain(guest), folder.path())?;
         teller.tell(format_args!(
             "primary (process {}) is started, with the built-in guest `kv`",
             primary.pid()
         ));
-        if let Err(failure) = primary
-            .until("up", None, |status| status.role == Role::Primary)
-            .await
-        {
+        if let Err(failure) = primary.until("up", None, |status| status.role == Role::Primary).await {
             primary.tell_last_words();
             return Err(failure);
         }
         let join = ["--join", &link];
-        let secondary = Node::start(
-            program,
-            "secondary",
-            common.into_iter().chain(join),
-            folder.path(),
-        )?;
-        teller.tell(format_args!(
-            "secondary (process {}) is started, and joins it",
-            secondary.pid()
-        ));
+        let secondary = Node::start(program, "secondary", common.into_iter().chain(join), folder.path())?;
+        teller.tell(format_args!("secondary (process {}) is started, and joins it", secondary.pid()));
 
         let load = Load {
             seed: u64::from(seed),
@@ -205,24 +183,18 @@ impl Stage {
             kill.under_way
         ));
         let takeover = self.takeover(&kill, teller).await?;
-        course.resume_after(kill.at.elapsed());
+        course.resume_after(takeover.first_reply);
         self.load_until(1.0, &mut course, teller).await?;
         teller.tell("the load is over; everything is read back, over the same connections");
         self.read_back().await?;
         teller.tell("done");
-        let reported = self
-            .secondary
-            .status()
-            .await
-            .and_then(|status| status.takeover_ms);
+        let reported = self.secondary.status().await.and_then(|status| status.takeover_ms);
         Ok(self.judge(&kill, &takeover, reported, teller))
     }
 
     /// Waits until both sides agree that the guest is protected.
     async fn protect(&mut self) -> Result<(), Failure> {
-        self.primary
-            .until("protected", Some(&mut self.secondary), |status| status.protected)
-            .await
+        self.primary.until("protected", Some(&mut self.secondary), |status| status.protected).await
     }
 
     /// Waits until the guest has accepted every connection.
@@ -270,55 +242,55 @@ impl Stage {
             premature_frames = frames;
             self.turn().await?;
         }
-        let at = killing
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the killer panicked")));
+        let at = killing.join().unwrap_or_else(|_| Err(io::Error::other("the killer panicked")));
         let at = at.map_err(|error| {
             let hint = "see whether something else on this host ends processes";
             Failure::new("cannot kill the primary", hint).because(error)
         })?;
         let tally = self.model.tally();
-        Ok(Kill {
-            at,
-            status,
-            under_way: tally.sent - tally.replies,
-            premature_frames,
-        })
+        Ok(Kill { at, status, under_way: tally.sent - tally.replies, premature_frames })
     }
 
-    /// Goes on with the load until the new primary has replied.
+    /// Goes on with the load until the new primary has replied on every connection.
     async fn takeover(&mut self, kill: &Kill, teller: &Teller) -> Result<Takeover, Failure> {
         // What comes before the new primary's first frame was under way already, from the old one.
-        let mut replies = self.model.tally().replies;
-        let mut first_frame = None;
-        loop {
+        let mut before = self.model.replies_by_connection();
+        while self.frames_of_secondary() <= kill.premature_frames {
+            before = self.model.replies_by_connection();
             self.turn().await?;
-            if first_frame.is_none() {
-                if self.frames_of_secondary() == kill.premature_frames {
-                    replies = self.model.tally().replies;
-                    continue;
-                }
-                let after = kill.at.elapsed();
-                first_frame = Some(after);
-                teller.tell(format_args!(
-                    "secondary (process {}) has taken over: its first packet came {:.1} ms after the kill",
-                    self.secondary.pid(),
-                    after.as_secs_f64() * 1e3
-                ));
+        }
+        let first_frame = kill.at.elapsed();
+        teller.tell(format_args!(
+            "secondary (process {}) has taken over: its first packet came {:.1} ms after the kill",
+            self.secondary.pid(),
+            milliseconds(first_frame)
+        ));
+        self.until_replied(|waiting, all| waiting < all, &before).await?;
+        let first_reply = kill.at.elapsed();
+        teller.tell(format_args!("the first reply came {:.1} ms after the kill", milliseconds(first_reply)));
+        self.until_replied(|waiting, _| waiting == 0, &before).await?;
+        let all_replied = kill.at.elapsed();
+        teller.tell(format_args!(
+            "every connection goes on, {:.1} ms after the kill",
+            milliseconds(all_replied)
+        ));
+        Ok(Takeover { first_frame, first_reply, all_replied })
+    }
+
+    /// Goes on until so many of the living connections still wait for a reply after `before`.
+    async fn until_replied(
+        &mut self,
+        enough: impl Fn(usize, usize) -> bool,
+        before: &[Option<u64>],
+    ) -> Result<(), Failure> {
+        loop {
+            let now = self.model.replies_by_connection();
+            let living: Vec<_> = now.iter().zip(before).filter(|(now, _)| now.is_some()).collect();
+            let waiting = living.iter().filter(|(now, before)| now <= before).count();
+            if enough(waiting, living.len()) {
+                return Ok(());
             }
-            if let Some(first_frame) = first_frame
-                && self.model.tally().replies > replies
-            {
-                let first_reply = kill.at.elapsed();
-                teller.tell(format_args!(
-                    "the guest answers again, {:.1} ms after the kill, on the same connections",
-                    first_reply.as_secs_f64() * 1e3
-                ));
-                return Ok(Takeover {
-                    first_frame,
-                    first_reply,
-                });
-            }
+            self.turn().await?;
         }
     }
 
@@ -334,11 +306,7 @@ impl Stage {
     /// Frames that came from the secondary.
     fn frames_of_secondary(&self) -> u64 {
         let pid = self.secondary.pid().cast_signed();
-        let ports = self
-            .switch
-            .ports()
-            .into_iter()
-            .filter(|port| port.process == Some(pid));
+        let ports = self.switch.ports().into_iter().filter(|port| port.process == Some(pid));
         ports.map(|port| port.frames_from).sum()
     }
 
@@ -375,7 +343,7 @@ impl Stage {
             requests: tally.replies,
             acknowledged_lost: lost,
             resets,
-            takeover_ms: takeover.first_frame.as_secs_f64() * 1e3,
+            takeover_ms: milliseconds(takeover.first_frame),
             guest_rx_bytes: kill.status.guest_rx_bytes,
             log_bytes: kill.status.log_bytes,
             link_bytes: kill.status.link_bytes,
@@ -386,11 +354,16 @@ impl Stage {
             connections: self.args.connections,
             writes_acknowledged: tally.writes_acknowledged,
             under_way: kill.under_way,
-            first_reply_ms: takeover.first_reply.as_secs_f64() * 1e3,
+            first_reply_ms: milliseconds(takeover.first_reply),
+            all_replied_ms: milliseconds(takeover.all_replied),
             takeover_reported_ms: reported,
             premature_frames: kill.premature_frames,
             faults: self.model.faults().iter().map(ToString::to_string).collect(),
             seconds: teller.elapsed().as_secs_f64(),
         }
     }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }

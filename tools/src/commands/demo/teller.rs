@@ -29,11 +29,7 @@ impl Teller {
         if let Ok(style) = ProgressStyle::with_template("{bar:40} {msg}") {
             bar.set_style(style);
         }
-        Teller {
-            started: Instant::now(),
-            bar,
-            moved: Instant::now(),
-        }
+        Teller { started: Instant::now(), bar, moved: Instant::now() }
     }
 
     /// Time since the start.
@@ -44,16 +40,14 @@ impl Teller {
     /// Tells one thing that has happened.
     pub(super) fn tell(&self, what: impl fmt::Display) {
         let seconds = self.elapsed().as_secs_f64();
-        self.bar
-            .suspend(|| output::say(format_args!("{seconds:7.2} s  {what}")));
+        self.bar.suspend(|| output::say(format_args!("{seconds:7.2} s  {what}")));
     }
 
     /// Shows how far the load is: its share from 0 to 1, and how many replies have been checked.
     pub(super) fn progress(&mut self, share: f64, replies: u64) {
         if self.moved.elapsed() >= PERIOD {
             self.moved = Instant::now();
-            self.bar
-                .set_message(format!("{} replies checked", HumanCount(replies)));
+            self.bar.set_message(format!("{} replies checked", HumanCount(replies)));
             self.bar.set_position((share * STEPS) as u64);
         }
     }

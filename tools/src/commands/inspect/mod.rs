@@ -51,10 +51,7 @@ pub struct InspectArgs {
 /// # Errors
 /// If there is no recording, or if some of the range is damaged.
 pub fn run(args: &InspectArgs) -> Result<Exit, Failure> {
-    let range = Range {
-        from: Position(args.from),
-        to: Position(args.to),
-    };
+    let range = Range { from: Position(args.from), to: Position(args.to) };
     if range.from > range.to {
         let hint = "give the smaller position to --from, or leave one of them out";
         return Err(Failure::new("--from lies behind --to", hint).with_exit(Exit::Usage));
@@ -66,11 +63,7 @@ pub fn run(args: &InspectArgs) -> Result<Exit, Failure> {
             Visit::Batch(..) => Ok(true),
             Visit::Record(record) => {
                 let row = Row::new(record);
-                if args.json {
-                    printer.line(json(&row)?)
-                } else {
-                    printer.line(row)
-                }
+                if args.json { printer.line(json(&row)?) } else { printer.line(row) }
             }
         })?;
         printer.finish()?;

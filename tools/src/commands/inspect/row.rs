@@ -27,23 +27,13 @@ impl Row {
             Record::Event(Event::Entropy(_)) | Record::Stop => String::new(),
             Record::Checkpoint(digest) => digest.to_string(),
         };
-        Row {
-            position: record.at,
-            kind,
-            bytes,
-            what,
-        }
+        Row { position: record.at, kind, bytes, what }
     }
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Row {
-            position,
-            kind,
-            bytes,
-            what,
-        } = self;
+        let Row { position, kind, bytes, what } = self;
         let row = format!("{position:>14}  {kind:<10} {bytes:>6}  {what}");
         f.write_str(row.trim_end())
     }
@@ -55,13 +45,10 @@ fn ethernet(frame: &[u8]) -> String {
         return "not Ethernet".to_owned();
     };
     let address = |bytes: &[u8]| {
-        bytes
-            .iter()
-            .enumerate()
-            .fold(String::new(), |mut text, (n, byte)| {
-                let _ = write!(text, "{}{byte:02x}", if n == 0 { "" } else { ":" });
-                text
-            })
+        bytes.iter().enumerate().fold(String::new(), |mut text, (n, byte)| {
+            let _ = write!(text, "{}{byte:02x}", if n == 0 { "" } else { ":" });
+            text
+        })
     };
     let kind = u16::from_be_bytes([header[12], header[13]]);
     let kind = match kind {

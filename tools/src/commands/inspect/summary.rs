@@ -13,26 +13,26 @@ use crate::failure::Failure;
 /// What a recording, or a range of it, holds.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
-    vm: VmId,
-    guest: Digest,
-    term: Option<Term>,
-    first: Option<Position>,
-    last: Option<Position>,
-    segments: usize,
-    checkpoints: usize,
-    batches: u64,
+    pub(super) vm: VmId,
+    pub(super) guest: Digest,
+    pub(super) term: Option<Term>,
+    pub(super) first: Option<Position>,
+    pub(super) last: Option<Position>,
+    pub(super) segments: usize,
+    pub(super) checkpoints: usize,
+    pub(super) batches: u64,
     /// Bytes of the batches as they are stored and as they travelled.
-    stored_bytes: u64,
+    pub(super) stored_bytes: u64,
     /// Bytes of what the records hold.
-    content_bytes: u64,
-    kinds: BTreeMap<&'static str, Count>,
-    damaged: Vec<String>,
+    pub(super) content_bytes: u64,
+    pub(super) kinds: BTreeMap<&'static str, Count>,
+    pub(super) damaged: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Count {
-    records: u64,
-    bytes: u64,
+    pub(super) records: u64,
+    pub(super) bytes: u64,
 }
 
 impl Summary {
@@ -86,29 +86,11 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let position =
             |position: Option<Position>| position.map_or("none".to_owned(), |p| HumanCount(p.0).to_string());
-        writeln!(
-            f,
-            "virtual machine {}, term {}",
-            self.vm,
-            self.term.unwrap_or_default()
-        )?;
-        writeln!(
-            f,
-            "positions       {} to {}",
-            position(self.first),
-            position(self.last)
-        )?;
-        writeln!(
-            f,
-            "segments        {}, with {} checkpoints",
-            self.segments, self.checkpoints
-        )?;
+        writeln!(f, "virtual machine {}, term {}", self.vm, self.term.unwrap_or_default())?;
+        writeln!(f, "positions       {} to {}", position(self.first), position(self.last))?;
+        writeln!(f, "segments        {}, with {} checkpoints", self.segments, self.checkpoints)?;
         let content = DecimalBytes(self.content_bytes);
-        writeln!(
-            f,
-            "stored          {} for {content} of content",
-            DecimalBytes(self.stored_bytes)
-        )?;
+        writeln!(f, "stored          {} for {content} of content", DecimalBytes(self.stored_bytes))?;
         write!(f, "{:<12}{:>14}{:>18}", "kind", "records", "bytes")?;
         for (kind, Count { records, bytes }) in &self.kinds {
             let (records, bytes) = (HumanCount(*records).to_string(), HumanCount(*bytes).to_string());

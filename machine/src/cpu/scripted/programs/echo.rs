@@ -115,10 +115,7 @@ pub fn echo(queue_size: u16) -> Program {
 pub fn echo_checksum(before: u64, frame: &[u8]) -> u64 {
     // The bytes that fill no word are not summed up, but the length is.
     let step = |sum: u64, word: u64| (sum ^ word).wrapping_mul(FACTOR);
-    let words = frame
-        .get(HEADER_LENGTH as usize..)
-        .unwrap_or_default()
-        .chunks_exact(8);
+    let words = frame.get(HEADER_LENGTH as usize..).unwrap_or_default().chunks_exact(8);
     let words = words.map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes")));
     step(words.fold(before, step), frame.len() as u64 + HEADER_LENGTH)
 }

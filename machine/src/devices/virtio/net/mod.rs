@@ -51,14 +51,7 @@ pub(in crate::devices) struct Net {
 impl Net {
     pub(in crate::devices) fn new(slot: u8, mac: [u8; 6], mtu: u16) -> Net {
         Net {
-            transport: Transport::new(
-                slot,
-                VIRTIO_ID_NET as u16,
-                CLASS,
-                FEATURES,
-                CONFIG_LENGTH as u32,
-                2,
-            ),
+            transport: Transport::new(slot, VIRTIO_ID_NET as u16, CLASS, FEATURES, CONFIG_LENGTH as u32, 2),
             config: config(mac, mtu),
             buffers: Vec::with_capacity(QUEUE_SIZE_MAX.into()),
             packet: Box::new([0; HEADER_LENGTH + FRAME_MAX]),

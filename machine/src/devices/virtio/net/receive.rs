@@ -17,9 +17,7 @@ impl Net {
     /// How many frames the guest has made buffers available for.
     pub(in crate::devices) fn frames_wanted(&self, memory: &Memory) -> usize {
         let queue = self.transport.queue(RECEIVE);
-        queue.map_or(0, |queue| {
-            chain::available(queue, memory.mmap()).unwrap_or(0).into()
-        })
+        queue.map_or(0, |queue| chain::available(queue, memory.mmap()).unwrap_or(0).into())
     }
 
     /// Notices an available ring that makes no sense, for which [`frames_wanted`](Net::frames_wanted) only says zero.
@@ -60,11 +58,7 @@ impl Net {
         if chain.length < length as u64 {
             chain::unpop(queue);
             let useless = chain.length < (HEADER_LENGTH + FRAME_MIN) as u64;
-            return if useless {
-                Err(Fault::FrameLength { length: chain.length })
-            } else {
-                Ok(true)
-            };
+            return if useless { Err(Fault::FrameLength { length: chain.length }) } else { Ok(true) };
         }
         let mut header = HEADER.as_slice();
         let mut frame = frame;
@@ -82,9 +76,7 @@ impl Net {
                 break;
             }
         }
-        queue
-            .add_used(memory, chain.head, length as u32)
-            .expect("the ring lies in RAM");
+        queue.add_used(memory, chain.head, length as u32).expect("the ring lies in RAM");
         self.transport.signal_queue();
         Ok(true)
     }

@@ -44,16 +44,12 @@ impl Net {
         let mut filled = 0;
         for buffer in &self.buffers {
             let part = &mut self.packet[filled..filled + buffer.length];
-            memory
-                .read_slice(part, buffer.address)
-                .expect("the buffer lies in RAM");
+            memory.read_slice(part, buffer.address).expect("the buffer lies in RAM");
             filled += buffer.length;
         }
         // The header says nothing: no offload was negotiated, and a device ignores flags that it does not know.
         (context.effects)(Effect::Frame(&self.packet[HEADER_LENGTH..length]));
-        queue
-            .add_used(memory, chain.head, 0)
-            .expect("the ring lies in RAM");
+        queue.add_used(memory, chain.head, 0).expect("the ring lies in RAM");
         Ok(true)
     }
 }
