@@ -25,7 +25,7 @@ pub struct Machine<C> {
     clock: Nanos,
     position: Position,
     trail: Trail,
-    /// `Some(deadline)` while the guest waits at the doorbell.
+    /// `Some(deadline)` while the guest waits at the doorbell; zero once input has come.
     idle: Option<Nanos>,
     powered_off: Option<u32>,
     stage: Stage,
@@ -257,10 +257,22 @@ impl<C: Cpu> Machine<C> {
             Event::Entropy(bytes) => {
                 self.memory.put(CONTROL + control::SEED, &bytes[..bytes.len().min(control::SEED_LENGTH)]);
             }
-            Event::Frame(frame) => self.devices.receive_frame(frame, &self.memory).map_err(refused)?,
-            Event::Console(bytes) => self.devices.receive_console(bytes).map_err(refused)?,
+            Event::Frame(frame) => {
+                self.devices.receive_frame(frame, &self.memory).map_err(refused)?;
+                self.wake();
+            }
+            Event::Console(bytes) => {
+                self.devices.receive_console(bytes).map_err(refused)?;
+                self.wake();
+            }
         }
         Ok(())
+    }
+
+    /// Input ends the guest's sleep. That is state: a machine that is taken over between the input and the entry must not
+    /// sleep on.
+    fn wake(&mut self) {
+        self.idle = self.idle.map(|_| Nanos::ZERO);
     }
 
     /// Enters the guest and serves its next exit.

@@ -35,7 +35,8 @@ pub struct Here {
     pub trail: u64,
     /// The virtual clock.
     pub clock: Nanos,
-    /// `Some(deadline)` if the guest idles: it waits for input, or for the virtual clock to reach `deadline`.
+    /// `Some(deadline)` if the guest idles: it waits for input, or for the virtual clock to reach `deadline`. Once input has
+    /// been delivered here, the deadline is zero.
     pub idle: Option<Nanos>,
     /// Whether events may be delivered here. Where they may not, because the exit's instruction may not be complete, a
     /// world that has something to deliver answers [`Next::Complete`] and is asked again.

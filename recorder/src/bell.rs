@@ -39,9 +39,18 @@ impl Bell {
     }
 
     /// Silences the bell. Look at what the ringers want afterwards, not before.
+    ///
+    /// The exchange makes that order hold: whoever finds the bell still rung, and so does nothing, wrote what it wants
+    /// before this.
     pub fn answer(&self) {
+        self.rung.swap(false, Ordering::AcqRel);
+    }
+
+    /// Makes the descriptor unreadable again, by which the guest's thread was woken. Look at [`Bell::is_rung`] before the
+    /// thread sleeps again.
+    pub fn hush(&self) {
+        // There is nothing to read if nobody rang.
         let _ = rustix::io::read(&self.fd, &mut [0_u8; 8]);
-        self.rung.store(false, Ordering::Release);
     }
 }
 

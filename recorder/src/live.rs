@@ -103,6 +103,8 @@ struct Progress {
     /// A frame was read into the buffer but not delivered.
     frame: Option<usize>,
     frames: usize,
+    /// Console bytes were delivered: once at a position, so that its records fit in a batch.
+    typed: bool,
 }
 
 /// The events before the first instruction, in order.
@@ -198,19 +200,19 @@ impl Live {
         }
     }
 
-    /// Waits until the guest's sleep is over: by input, by its deadline, or because somebody rang.
-    fn wait(&mut self, here: &Here, deadline: Nanos) -> Result<(), LiveError> {
+    /// Waits until the guest's sleep is over, by input or by its deadline. Whether the machine should pause instead.
+    fn wait(&mut self, here: &Here, deadline: Nanos) -> Result<bool, LiveError> {
         // An effect waits at the gate for the log behind it; the guest will not add to it before it wakes.
         if self.journal.is_dirty() && self.gate.holds() {
             self.flush();
         }
         loop {
-            if self.take_frame(here)? || self.signals.bell.is_rung() || self.take_console() {
-                return Ok(());
+            if self.wants_pause(here) {
+                return Ok(true);
             }
             let now = self.clock.now();
-            if now >= deadline {
-                return Ok(());
+            if now >= deadline || self.take_frame(here)? || self.take_console(here) {
+                return Ok(false);
             }
             let mut timeout = deadline.since(now);
             if let Some(due) = self.journal.due() {
@@ -240,7 +242,10 @@ impl Live {
             None => poll(&mut [bell], timeout.as_ref()),
         };
         match polled {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {
+                self.signals.bell.hush();
+                Ok(())
+            }
             Err(error) => Err(LiveError::Wait(error.into())),
         }
     }
@@ -259,16 +264,16 @@ impl Live {
         Ok(self.here.frame.is_some())
     }
 
-    /// Collects what was typed, as far as there is room for it.
-    fn take_console(&mut self) -> bool {
-        if let Some(console) = &self.console
-            && self.typed.len() < BYTES_MAX
-        {
-            while let Ok(bytes) = console.try_recv() {
+    /// Collects what was typed. Whether the guest can be given some of it here.
+    fn take_console(&mut self, here: &Here) -> bool {
+        if let Some(console) = &self.console {
+            while self.typed.len() < BYTES_MAX
+                && let Ok(bytes) = console.try_recv()
+            {
                 self.typed.extend(bytes);
             }
         }
-        !self.typed.is_empty()
+        !self.typed.is_empty() && here.console_wanted > 0 && !self.here.typed
     }
 
     /// Logs an event and gives it to the guest.
@@ -300,11 +305,7 @@ impl Live {
     /// The guest idles: waits, then tells it the time and what has come in.
     fn idle(&mut self, here: &Here, deadline: Nanos) -> Result<Next<'_>, LiveError> {
         if !self.here.told {
-            self.wait(here, deadline)?;
-            if self.wants_pause(here) {
-                return Ok(Next::Pause);
-            }
-            return self.clock(here);
+            return if self.wait(here, deadline)? { Ok(Next::Pause) } else { self.clock(here) };
         }
         if self.take_frame(here)?
             && let Some(length) = self.here.frame.take()
@@ -315,7 +316,8 @@ impl Live {
             self.journal.event(here.position, event, Instant::now())?;
             return Ok(Next::Event(event));
         }
-        if self.take_console() && here.console_wanted > 0 {
+        if self.take_console(here) {
+            self.here.typed = true;
             let length = self.typed.len().min(here.console_wanted).min(BYTES_MAX);
             self.buffer[..length].copy_from_slice(&self.typed[..length]);
             self.typed.drain(..length);

@@ -111,7 +111,8 @@ pub struct Follower<C, H, W> {
 
 impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
     /// Follows `replay` with `machine`, which must stand where the log begins.
-    pub fn new(machine: Machine<C>, replay: Replay<H, W>) -> Self {
+    pub fn new(machine: Machine<C>, mut replay: Replay<H, W>) -> Self {
+        replay.begin(machine.clock());
         Follower { machine, replay }
     }
 
@@ -137,11 +138,11 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
         }
     }
 
-    /// The guest has ended by itself: its last state is a checkpoint, unless the log was cut off before.
+    /// The guest has ended by itself, and so must the log: its last state is a checkpoint, unless it was cut off before.
     fn end(&mut self) -> Result<(), FollowError<H::Error>> {
         self.machine.settle()?;
-        let at = self.machine.position();
-        let last = self.replay.checkpoint_at(at).map_err(|error| FollowError::Run(RunError::World(error)))?;
+        let (at, trail) = (self.machine.position(), self.machine.trail().0);
+        let last = self.replay.end(at, trail).map_err(RunError::World)?;
         last.map_or(Ok(()), |expected| self.compare(expected))
     }
 

@@ -31,6 +31,12 @@ pub enum ReplayError<E> {
         /// Where the guest is.
         at: Position,
     },
+    /// The guest ended where the recorded one went on.
+    #[error("the guest ended at position {at}, but the log goes on")]
+    Ended {
+        /// Where it ended.
+        at: Position,
+    },
     /// The guest did something else than the recorded one.
     #[error(
         "at position {at} the trail is {found:016x}, recorded was {expected:016x}: the guest did something else"
@@ -112,17 +118,23 @@ impl<H: History, W: Witness> Replay<H, W> {
         due
     }
 
-    /// The digest of a checkpoint that is the next record, at `position`. Waits for the record where it may still come.
+    /// The guest has ended by itself at position `at`, with this trail: so must the log. Gives the digest of its last
+    /// checkpoint if that is to be compared. Waits for it where it may still come; a log that was cut off has none.
     ///
     /// # Errors
-    /// If the log goes on but cannot be read.
-    pub fn checkpoint_at(&mut self, position: Position) -> Result<Option<Digest>, ReplayError<H::Error>> {
+    /// If the recorded guest went on or did something else, or if the log goes on but cannot be read.
+    pub fn end(&mut self, at: Position, trail: u64) -> Result<Option<Digest>, ReplayError<H::Error>> {
         loop {
-            match self.peek() {
-                Some((at, Record::Checkpoint(digest))) if at == position && self.compares => {
-                    return Ok(Some(digest));
+            if let Some(mark) = self.current.as_ref().map(|current| current.mark) {
+                compare_trail(at, trail, &mark)?;
+                if mark.watermark > at {
+                    return Err(ReplayError::Ended { at });
                 }
-                Some(_) => return Ok(None),
+            }
+            match self.peek() {
+                Some((missed, _)) if missed < at => return Err(ReplayError::Missed { missed, at }),
+                Some((_, Record::Checkpoint(digest))) => return Ok(self.compares.then_some(digest)),
+                Some(_) => return Err(ReplayError::Ended { at }),
                 None => {
                     if !self.fetch()? {
                         return Ok(None);
@@ -130,6 +142,11 @@ impl<H: History, W: Witness> Replay<H, W> {
                 }
             }
         }
+    }
+
+    /// The virtual clock of the machine that begins to follow, as if it had come in now.
+    pub(crate) fn begin(&mut self, clock: Nanos) {
+        self.clock = (clock, Instant::now());
     }
 
     /// How far the replay is.
@@ -166,7 +183,7 @@ impl<H: History, W: Witness> Replay<H, W> {
             Ok(Step::Answer(Next::Pause))
         };
         let Some(mark) = self.current.as_ref().map(|current| current.mark) else { return Ok(Step::Fetch) };
-        self.compare_trail(here, &mark)?;
+        compare_trail(here.position, here.trail, &mark)?;
         if self.pause_at.is_some_and(|position| here.position >= position) {
             return pause(self, Due::Reached);
         }
@@ -196,14 +213,6 @@ impl<H: History, W: Witness> Replay<H, W> {
         }
     }
 
-    fn compare_trail(&self, here: &Here, mark: &Mark) -> Result<(), ReplayError<H::Error>> {
-        if here.position == mark.trail_at && here.trail != mark.trail {
-            let (expected, found) = (mark.trail, here.trail);
-            return Err(ReplayError::Trail { at: here.position, expected, found });
-        }
-        Ok(())
-    }
-
     /// Waits for the next batch; whether there was one.
     fn fetch(&mut self) -> Result<bool, ReplayError<H::Error>> {
         let Some(arrived) = self.history.next().map_err(ReplayError::History)? else { return Ok(false) };
@@ -214,6 +223,14 @@ impl<H: History, W: Witness> Replay<H, W> {
         }
         Ok(true)
     }
+}
+
+/// Compares the trail, if the batch with this mark tells it for position `at`.
+fn compare_trail<E>(at: Position, found: u64, mark: &Mark) -> Result<(), ReplayError<E>> {
+    if at == mark.trail_at && found != mark.trail {
+        return Err(ReplayError::Trail { at, expected: mark.trail, found });
+    }
+    Ok(())
 }
 
 impl<H: History, W: Witness> Effects for Replay<H, W> {

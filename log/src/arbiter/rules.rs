@@ -88,7 +88,8 @@ impl RuleError {
 pub fn start(present: Option<&Record>, vm: VmId, me: NodeId) -> Result<Record, RuleError> {
     let term = match present {
         None => Term(1),
-        Some(record) if record.vm != vm => {
+        // What was shut down on purpose leaves its place to whoever comes next.
+        Some(record) if record.vm != vm && record.mode != Mode::Ended => {
             return Err(RuleError::WrongVm {
                 here: vm,
                 there: record.vm,

@@ -10,7 +10,7 @@ use echovisor_log::{
     Batch, EncodeError, Encoder, Mark, Record as LogRecord, SegmentStart,
     arbiter::Record,
     link::{
-        Fingerprint, Heartbeat, LinkError, Message, Ours, RefuseCode, Resume, boot_time, flush_or_wait,
+        Ack, Fingerprint, Heartbeat, LinkError, Message, Ours, Ready, RefuseCode, Resume, boot_time, flush_or_wait,
         receive_or_wait, refuse, welcome,
     },
     store::StoreError,
@@ -109,7 +109,11 @@ pub struct Node {
 enum Event {
     Entry(Entry),
     JournalEnded,
-    Message(Input),
+    Acknowledged(Ack),
+    Ready(Ready),
+    Diverged(Position, String),
+    /// The secondary said something that ends the link.
+    Unwelcome(String),
     LinkError(LinkError),
     Flushed,
     Joiner(Joiner),
@@ -212,7 +216,13 @@ impl Node {
             Event::JournalEnded => self.journal_ended = true,
             Event::GuestEnded(ended) => self.ending = Some(ended.ok_or(NodeError::GuestDied)??),
             Event::Flushed => {}
-            Event::Message(input) => self.input(input),
+            Event::Acknowledged(ack) => self.input(Input::Acknowledged(ack)),
+            Event::Ready(ready) => self.ready(&ready),
+            Event::Diverged(at, text) => {
+                tracing::error!("the secondary has diverged at position {at}: {text}");
+                self.input(Input::Diverged);
+            }
+            Event::Unwelcome(why) => self.link_lost(&why),
             Event::LinkError(error) => self.link_lost(&error.to_string()),
             Event::Joiner(joiner) => self.joiner(joiner).await,
             Event::Answer(Ok(())) => self.input(Input::Won),
@@ -297,6 +307,10 @@ impl Node {
 
     /// The state that a joining secondary was promised. The log that it gets begins with a segment of its own.
     fn image(&mut self, image: &Image) -> Result<(), NodeError> {
+        // Who asked for it may be gone, or have got one that was asked for before.
+        if !self.peer.as_ref().is_some_and(Peer::awaits_image) {
+            return Ok(());
+        }
         let mut start = self.encoder.next_segment(self.status.term);
         if self.archive.is_none() {
             // Nobody was given what came before.
@@ -309,12 +323,22 @@ impl Node {
             return Err(self.archive_failed());
         }
         let config = self.config.clone();
-        if let Some(peer) = self.peer.as_mut().filter(|peer| peer.is_connected() && !peer.following)
+        if let Some(peer) = self.peer.as_mut()
             && let Err(error) = peer.send_image(image, config, start)
         {
             self.link_lost(&error.to_string());
         }
         Ok(())
+    }
+
+    /// The secondary has loaded the state: is it the one that it was given?
+    fn ready(&mut self, ready: &Ready) {
+        let announced = self.peer.as_ref().and_then(|peer| peer.announced);
+        if announced == Some((ready.position, ready.digest)) {
+            self.input(Input::Ready);
+        } else {
+            self.link_lost("it is ready with another state than it was given");
+        }
     }
 
     /// Somebody said hello.
@@ -516,23 +540,13 @@ fn mode(state: State) -> &'static str {
     }
 }
 
-/// What a message means to the protocol. What a secondary must not say costs it the link.
+/// What a message of the secondary means.
 fn read(message: &Message<'_>) -> Event {
     match message {
-        Message::Ack(ack) => Event::Message(Input::Acknowledged(*ack)),
-        Message::Ready(_) => Event::Message(Input::Ready),
-        Message::Diverged(diverged) => {
-            tracing::error!(
-                "the secondary has diverged at position {}: {}",
-                diverged.position,
-                diverged.text
-            );
-            Event::Message(Input::Diverged)
-        }
-        Message::Bye(text) => {
-            tracing::warn!("the secondary says goodbye: {text}");
-            Event::Message(Input::Tick)
-        }
-        _ => Event::Message(Input::Tick),
+        Message::Ack(ack) => Event::Acknowledged(*ack),
+        Message::Ready(ready) => Event::Ready(*ready),
+        Message::Diverged(diverged) => Event::Diverged(diverged.position, diverged.text.clone()),
+        Message::Bye(text) => Event::Unwelcome(format!("it says goodbye: {text}")),
+        _ => Event::Unwelcome("it said something that only a primary says".to_owned()),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use echovisor_event::NodeId;
+use echovisor_event::{Digest, NodeId, Position};
 use echovisor_log::{
     SegmentStart,
     limits::CHUNK_MAX,
@@ -30,6 +30,8 @@ pub(super) struct Peer {
     carried: u64,
     /// The log begins behind an image; before that, batches are not for this peer.
     pub(super) following: bool,
+    /// The state that it was given: position and digest.
+    pub(super) announced: Option<(Position, Digest)>,
     kept: VecDeque<Sent>,
     kept_bytes: usize,
 }
@@ -44,6 +46,7 @@ impl Peer {
             traffic,
             carried: 0,
             following: false,
+            announced: None,
             kept: VecDeque::new(),
             kept_bytes: 0,
         }
@@ -85,6 +88,7 @@ impl Peer {
     ) -> Result<(), LinkError> {
         let bytes = image.to_bytes();
         self.following = true;
+        self.announced = Some((image.position(), image.digest));
         let begin = ImageBegin {
             position: image.position(),
             bytes: bytes.len() as u64,
@@ -143,6 +147,11 @@ impl Peer {
 
     pub(super) fn is_connected(&self) -> bool {
         self.sender.is_some()
+    }
+
+    /// Whether it was promised a state and is still there to take it.
+    pub(super) fn awaits_image(&self) -> bool {
+        self.is_connected() && !self.following
     }
 
     /// Bytes carried in both directions.

@@ -80,7 +80,8 @@ async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
         Some(listener) => Some((cluster(args, listener, vm, me)?, fingerprint.clone())),
         None => None,
     };
-    let start = SegmentStart::first(Term(1));
+    let term = cluster.as_ref().map_or(Term(1), |(cluster, _)| cluster.record.term);
+    let start = SegmentStart::first(term);
     let archive = match &args.node.store {
         Some(folder) => {
             let header = Header { vm, fingerprint, guest: config.program, machine: config.to_bytes() };
