@@ -25,14 +25,8 @@ const FLAGS: &[&str] = &[
 ];
 
 /// Variables of cargo that concern the way to the sources, not what becomes of them.
-const KEPT: &[&str] = &[
-    "CARGO_HOME",
-    "CARGO_HTTP_",
-    "CARGO_MAKEFLAGS",
-    "CARGO_NET_",
-    "CARGO_REGISTRIES_",
-    "CARGO_REGISTRY_",
-];
+const KEPT: &[&str] =
+    &["CARGO_HOME", "CARGO_HTTP_", "CARGO_MAKEFLAGS", "CARGO_NET_", "CARGO_REGISTRIES_", "CARGO_REGISTRY_"];
 
 fn main() {
     let bare = variable("CARGO_MANIFEST_DIR").join("bare");
@@ -49,9 +43,7 @@ fn main() {
 /// Builds all guests in release mode.
 fn build(bare: &Path, target_dir: &Path) {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .current_dir(bare)
-        .args(["build", "--bins", "--release", "--locked", "--target", TARGET]);
+    cargo.current_dir(bare).args(["build", "--bins", "--release", "--locked", "--target", TARGET]);
     for (name, _) in env::vars_os() {
         if name.to_str().is_some_and(is_foreign) {
             cargo.env_remove(name);
@@ -70,10 +62,7 @@ fn build(bare: &Path, target_dir: &Path) {
 /// in place of the compiler (clippy's, or an editor's that compiles nothing).
 fn is_foreign(name: &str) -> bool {
     let ours = name.starts_with("CARGO") && !KEPT.iter().any(|kept| name.starts_with(kept));
-    ours || matches!(
-        name,
-        "RUSTFLAGS" | "RUSTC_WRAPPER" | "RUSTC_WORKSPACE_WRAPPER" | "RUSTC_BOOTSTRAP"
-    )
+    ours || matches!(name, "RUSTFLAGS" | "RUSTC_WRAPPER" | "RUSTC_WORKSPACE_WRAPPER" | "RUSTC_BOOTSTRAP")
 }
 
 /// The flags, with the folders of this machine mapped away, so that they do not appear in the guests.

@@ -69,7 +69,19 @@ impl std::error::Error for ParseIdentityError {}
 
 /// How many takeovers there have been: the fencing token. A log of an older term is refused.
 #[derive(
-    Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize,
+    Archive,
+    Serialize,
+    Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
 )]
 #[serde(transparent)]
 pub struct Term(pub u64);

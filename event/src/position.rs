@@ -9,7 +9,19 @@ use rkyv::{Archive, Deserialize, Serialize};
 /// A step is an exit that an instruction of the guest caused (port I/O, MMIO, HLT). Exits that the host caused, such as a
 /// signal, never count, so the same guest with the same events passes through the same positions on every run.
 #[derive(
-    Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize,
+    Archive,
+    Serialize,
+    Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
 )]
 #[serde(transparent)]
 pub struct Position(pub u64);

@@ -6,7 +6,19 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 /// A point of the guest's virtual clock: nanoseconds since boot. It moves only by events.
 #[derive(
-    Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize,
+    Archive,
+    Serialize,
+    Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
 )]
 #[serde(transparent)]
 pub struct Nanos(pub u64);

@@ -2,10 +2,7 @@
 //!
 //! Their sources are in `bare/`; `docs/guest-abi.md` says what they may rely on.
 
-#[expect(
-    unused_attributes,
-    reason = "the file is also a crate, and that one has no standard library"
-)]
+#[expect(unused_attributes, reason = "the file is also a crate, and that one has no standard library")]
 #[path = "../bare/abi/src/lib.rs"]
 pub mod abi;
 

@@ -13,11 +13,7 @@ const REQUESTS: u64 = 200_000;
 
 fn main() {
     println!("value   stamps  conns  frames/batch  frame B  body B/frame  ratio  encode us  decode us");
-    for (name, value) in [
-        ("fixed", Value::Fixed),
-        ("short", Value::Short),
-        ("digits", Value::Digits),
-    ] {
+    for (name, value) in [("fixed", Value::Fixed), ("short", Value::Short), ("digits", Value::Digits)] {
         for timestamps in [false, true] {
             for (connections, per_batch) in [(1, 1), (50, 4), (50, 10), (50, 16), (50, 64)] {
                 measure(name, value, timestamps, connections, per_batch);
@@ -28,10 +24,8 @@ fn main() {
 
 fn measure(name: &str, value: Value, timestamps: bool, connections: usize, per_batch: u64) {
     let mut clients = Clients::new(connections, value, timestamps);
-    let (mut encoder, mut decoder) = (
-        Encoder::new(SegmentStart::first(Term(1))),
-        Decoder::new(SegmentStart::first(Term(1))),
-    );
+    let (mut encoder, mut decoder) =
+        (Encoder::new(SegmentStart::first(Term(1))), Decoder::new(SegmentStart::first(Term(1))));
     let (mut batch, mut decoded) = (Batch::new(), Batch::new());
     let (mut at, mut clock, mut trail) = (Position(1000), 0, synthetic::Random(7));
     let (mut frames, mut bodies, mut encoding, mut decoding) = (0, 0, Duration::ZERO, Duration::ZERO);

@@ -151,29 +151,13 @@ impl Batch {
             }
         }
         let max = longest(code).unwrap_or(0);
-        let Some(len) = u16::try_from(bytes.len())
-            .ok()
-            .filter(|len| usize::from(*len) <= max)
-        else {
-            return Err(PushError::TooLong {
-                what: name(code),
-                at,
-                len: bytes.len(),
-                max,
-            });
+        let Some(len) = u16::try_from(bytes.len()).ok().filter(|len| usize::from(*len) <= max) else {
+            return Err(PushError::TooLong { what: name(code), at, len: bytes.len(), max });
         };
         if self.entries.len() == BATCH_EVENTS_MAX || self.payload.len() + bytes.len() > BATCH_PAYLOAD_MAX {
-            return Err(PushError::Full {
-                records: self.entries.len(),
-                bytes: self.payload.len(),
-            });
+            return Err(PushError::Full { records: self.entries.len(), bytes: self.payload.len() });
         }
-        self.entries.push(Entry {
-            at,
-            code,
-            len,
-            number,
-        });
+        self.entries.push(Entry { at, code, len, number });
         self.payload.extend_from_slice(bytes);
         Ok(())
     }
@@ -225,10 +209,7 @@ impl Batch {
     /// The records in order, borrowed.
     #[must_use]
     pub fn records(&self) -> Records<'_> {
-        Records {
-            entries: self.entries.iter(),
-            payload: &self.payload,
-        }
+        Records { entries: self.entries.iter(), payload: &self.payload }
     }
 
     /// The record at `cursor`, and the cursor behind it; `None` behind the last one.
@@ -239,10 +220,7 @@ impl Batch {
             payload: self.payload.get(cursor.payload..)?,
         };
         let record = rest.next()?;
-        let after = Cursor {
-            record: cursor.record + 1,
-            payload: self.payload.len() - rest.payload.len(),
-        };
+        let after = Cursor { record: cursor.record + 1, payload: self.payload.len() - rest.payload.len() };
         Some((record, after))
     }
 

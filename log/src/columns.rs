@@ -68,13 +68,7 @@ impl Columns {
     }
 
     fn pack_head(&mut self, head: &Head) {
-        let Head {
-            term,
-            sequence,
-            from,
-            mark,
-            chain: _,
-        } = head;
+        let Head { term, sequence, from, mark, chain: _ } = head;
         let watermark = mark.watermark.0;
         for value in [
             term.0,
@@ -90,16 +84,7 @@ impl Columns {
     }
 
     fn clear(&mut self) {
-        let Columns {
-            payload,
-            headers,
-            flows,
-            lengths,
-            numbers,
-            steps,
-            codes,
-            head,
-        } = self;
+        let Columns { payload, headers, flows, lengths, numbers, steps, codes, head } = self;
         for column in [payload, headers, flows, lengths, numbers, steps, codes, head] {
             column.clear();
         }
@@ -134,10 +119,7 @@ impl<'a> Column<'a> {
     }
 
     pub(crate) fn bytes(&mut self, len: usize) -> Result<&'a [u8], Problem> {
-        let (bytes, rest) = self
-            .bytes
-            .split_at_checked(len)
-            .ok_or(Problem(self.name, "too short"))?;
+        let (bytes, rest) = self.bytes.split_at_checked(len).ok_or(Problem(self.name, "too short"))?;
         self.bytes = rest;
         Ok(bytes)
     }
@@ -152,11 +134,7 @@ impl<'a> Column<'a> {
     }
 
     fn end(&self) -> Result<(), Problem> {
-        if self.bytes.is_empty() {
-            Ok(())
-        } else {
-            Err(Problem(self.name, "bytes beyond the last record"))
-        }
+        if self.bytes.is_empty() { Ok(()) } else { Err(Problem(self.name, "bytes beyond the last record")) }
     }
 }
 
@@ -185,22 +163,12 @@ impl<'a> Reader<'a> {
         let mut next = || self.head.number();
         let (term, sequence, from, span, unreleased, trail_lag) =
             (next()?, next()?, next()?, next()?, next()?, next()?);
-        let trail = self
-            .head
-            .bytes(8)?
-            .try_into()
-            .map(u64::from_le_bytes)
-            .unwrap_or_default();
+        let trail = self.head.bytes(8)?.try_into().map(u64::from_le_bytes).unwrap_or_default();
         self.head.end()?;
-        let watermark = from
-            .checked_add(span)
-            .ok_or(Problem("head", "the watermark is beyond every position"))?;
-        let back = |lag| {
-            watermark
-                .checked_sub(lag)
-                .map(Position)
-                .ok_or(Problem("head", "a position before boot"))
-        };
+        let watermark =
+            from.checked_add(span).ok_or(Problem("head", "the watermark is beyond every position"))?;
+        let back =
+            |lag| watermark.checked_sub(lag).map(Position).ok_or(Problem("head", "a position before boot"));
         Ok(Head {
             term: Term(term),
             sequence,
@@ -247,14 +215,7 @@ impl<'a> Reader<'a> {
             }
             entries.push(entry);
         }
-        for column in [
-            &self.payload,
-            &self.headers,
-            &self.flows,
-            &self.lengths,
-            &self.numbers,
-            &self.steps,
-        ] {
+        for column in [&self.payload, &self.headers, &self.flows, &self.lengths, &self.numbers, &self.steps] {
             column.end().map_err(|problem| self.locate(problem))?;
         }
         Ok(())
@@ -269,16 +230,13 @@ impl<'a> Reader<'a> {
         clock: &mut u64,
     ) -> Result<Entry, Problem> {
         let max = batch::longest(code).ok_or(Problem("codes", "a code that this version does not know"))?;
-        *at = at
-            .checked_add(self.steps.number()?)
-            .ok_or(Problem("steps", "beyond every position"))?;
+        *at = at.checked_add(self.steps.number()?).ok_or(Problem("steps", "beyond every position"))?;
         let before = payload.len();
         let mut number = 0;
         match code {
             code::CLOCK => {
-                number = clock
-                    .checked_add(self.numbers.number()?)
-                    .ok_or(Problem("numbers", "beyond all time"))?;
+                number =
+                    clock.checked_add(self.numbers.number()?).ok_or(Problem("numbers", "beyond all time"))?;
                 *clock = number;
             }
             code::WALL => number = self.numbers.number()?,
@@ -290,20 +248,11 @@ impl<'a> Reader<'a> {
             _ => payload.extend_from_slice(self.payload.bytes(max)?),
         }
         let len = (payload.len() - before) as u16;
-        Ok(Entry {
-            at: Position(*at),
-            code,
-            len,
-            number,
-        })
+        Ok(Entry { at: Position(*at), code, len, number })
     }
 
     fn locate(&self, Problem(column, problem): Problem) -> ColumnError {
-        ColumnError {
-            column,
-            record: self.record,
-            problem,
-        }
+        ColumnError { column, record: self.record, problem }
     }
 }
 

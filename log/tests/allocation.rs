@@ -51,15 +51,9 @@ fn filling_a_batch_allocates_nothing() {
     let before = count();
     for round in 0..10 {
         batch.clear();
-        while batch
-            .push(Position(round), Record::Event(Event::Frame(&frame)))
-            .is_ok()
-        {}
+        while batch.push(Position(round), Record::Event(Event::Frame(&frame))).is_ok() {}
         batch.clear();
-        while batch
-            .push(Position(round), Record::Event(Event::Clock(Nanos(round))))
-            .is_ok()
-        {}
+        while batch.push(Position(round), Record::Event(Event::Clock(Nanos(round)))).is_ok() {}
     }
     assert_eq!(count() - before, 0);
 }
@@ -70,9 +64,7 @@ fn encoding_and_decoding_allocate_nothing_in_the_long_run() {
     let (mut encoder, mut decoder) = (Encoder::new(start), Decoder::new(start));
     let (mut batch, mut decoded) = (Batch::new(), Batch::new());
     let mut clients = Clients::new(20, Value::Digits, true);
-    let frames: Vec<Vec<Vec<u8>>> = (0..400)
-        .map(|_| (0..16).map(|_| clients.frame()).collect())
-        .collect();
+    let frames: Vec<Vec<Vec<u8>>> = (0..400).map(|_| (0..16).map(|_| clients.frame()).collect()).collect();
     let mut before = 0;
     for (round, frames) in frames.iter().enumerate() {
         if round == 300 {
@@ -80,18 +72,8 @@ fn encoding_and_decoding_allocate_nothing_in_the_long_run() {
         }
         batch.clear();
         let at = Position(round as u64);
-        frames
-            .iter()
-            .for_each(|frame| batch.push(at, Record::Event(Event::Frame(frame))).unwrap());
-        let encoded = encoder
-            .encode(
-                &batch,
-                Mark {
-                    watermark: at,
-                    ..Mark::default()
-                },
-            )
-            .unwrap();
+        frames.iter().for_each(|frame| batch.push(at, Record::Event(Event::Frame(frame))).unwrap());
+        let encoded = encoder.encode(&batch, Mark { watermark: at, ..Mark::default() }).unwrap();
         decoder.decode(encoded.body, &mut decoded).unwrap();
     }
     assert_eq!(count() - before, 0);

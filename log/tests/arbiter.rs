@@ -15,12 +15,7 @@ const A: NodeId = NodeId([0xa; 16]);
 const B: NodeId = NodeId([0xb; 16]);
 
 fn record(term: u64, holder: NodeId, mode: Mode) -> Record {
-    Record {
-        vm: VM,
-        term: Term(term),
-        holder,
-        mode,
-    }
+    Record { vm: VM, term: Term(term), holder, mode }
 }
 
 fn file(dir: &Path) -> FileArbiter {
@@ -35,15 +30,10 @@ fn a_life_with_a_takeover() {
     assert_eq!(arbiter.read().unwrap(), None);
     let mut step = |new: Result<Record, RuleError>| {
         let new = new.unwrap();
-        assert_eq!(
-            arbiter.compare_and_set(present.as_ref(), &new).unwrap(),
-            CasOutcome::Won
-        );
+        assert_eq!(arbiter.compare_and_set(present.as_ref(), &new).unwrap(), CasOutcome::Won);
         assert_eq!(arbiter.read().unwrap(), Some(new));
         // Who expects something else loses, and learns what there is.
-        let outcome = arbiter
-            .compare_and_set(present.as_ref(), &record(99, B, Mode::Solo))
-            .unwrap();
+        let outcome = arbiter.compare_and_set(present.as_ref(), &record(99, B, Mode::Solo)).unwrap();
         assert_eq!(outcome, CasOutcome::Lost(Some(new)));
         present = Some(new);
         present
@@ -59,10 +49,7 @@ fn a_life_with_a_takeover() {
     assert_eq!(solo, Some(record(2, B, Mode::Solo)));
     let ended = step(rules::end(solo.as_ref(), B));
     assert_eq!(ended, Some(record(2, B, Mode::Ended)));
-    assert_eq!(
-        step(rules::start(ended.as_ref(), VM, A)),
-        Some(record(3, A, Mode::Solo))
-    );
+    assert_eq!(step(rules::start(ended.as_ref(), VM, A)), Some(record(3, A, Mode::Solo)));
 }
 
 #[test]
@@ -73,58 +60,16 @@ fn what_is_not_allowed_is_refused_with_a_way_out() {
     let refusals = [
         (rules::start(Some(&solo), VM, B), RuleError::Held(solo)),
         (rules::start(Some(&protected), VM, B), RuleError::Held(protected)),
-        (
-            rules::start(Some(&protected), VM, A),
-            RuleError::ProtectedByPeer { vm: VM, peer: B },
-        ),
-        (
-            rules::start(Some(&solo), VmId([2; 16]), A),
-            RuleError::WrongVm {
-                here: VmId([2; 16]),
-                there: VM,
-            },
-        ),
-        (
-            rules::protect(Some(&solo), B, A),
-            RuleError::Superseded { me: B, record: solo },
-        ),
-        (
-            rules::protect(Some(&ended), A, B),
-            RuleError::Ended {
-                vm: VM,
-                term: Term(4),
-            },
-        ),
+        (rules::start(Some(&protected), VM, A), RuleError::ProtectedByPeer { vm: VM, peer: B }),
+        (rules::start(Some(&solo), VmId([2; 16]), A), RuleError::WrongVm { here: VmId([2; 16]), there: VM }),
+        (rules::protect(Some(&solo), B, A), RuleError::Superseded { me: B, record: solo }),
+        (rules::protect(Some(&ended), A, B), RuleError::Ended { vm: VM, term: Term(4) }),
         (rules::protect(None, A, B), RuleError::NoRecord),
-        (
-            rules::go_solo(Some(&protected), B),
-            RuleError::Superseded {
-                me: B,
-                record: protected,
-            },
-        ),
-        (
-            rules::take_over(Some(&solo), B),
-            RuleError::NotEligible { me: B, record: solo },
-        ),
-        (
-            rules::take_over(Some(&protected), A),
-            RuleError::NotEligible {
-                me: A,
-                record: protected,
-            },
-        ),
-        (
-            rules::take_over(Some(&ended), B),
-            RuleError::Ended {
-                vm: VM,
-                term: Term(4),
-            },
-        ),
-        (
-            rules::end(Some(&solo), B),
-            RuleError::Superseded { me: B, record: solo },
-        ),
+        (rules::go_solo(Some(&protected), B), RuleError::Superseded { me: B, record: protected }),
+        (rules::take_over(Some(&solo), B), RuleError::NotEligible { me: B, record: solo }),
+        (rules::take_over(Some(&protected), A), RuleError::NotEligible { me: A, record: protected }),
+        (rules::take_over(Some(&ended), B), RuleError::Ended { vm: VM, term: Term(4) }),
+        (rules::end(Some(&solo), B), RuleError::Superseded { me: B, record: solo }),
     ];
     for (result, expected) in refusals {
         assert_eq!(result.as_ref(), Err(&expected));
@@ -140,15 +85,10 @@ fn what_is_not_allowed_is_refused_with_a_way_out() {
 fn of_two_that_race_exactly_one_wins() {
     let dir = TempDir::new().unwrap();
     let mut present = record(1, A, Mode::Protected(B));
-    assert_eq!(
-        file(dir.path()).compare_and_set(None, &present).unwrap(),
-        CasOutcome::Won
-    );
+    assert_eq!(file(dir.path()).compare_and_set(None, &present).unwrap(), CasOutcome::Won);
     for _ in 0..100 {
-        let moves = [
-            rules::go_solo(Some(&present), A).unwrap(),
-            rules::take_over(Some(&present), B).unwrap(),
-        ];
+        let moves =
+            [rules::go_solo(Some(&present), A).unwrap(), rules::take_over(Some(&present), B).unwrap()];
         let outcomes = thread::scope(|scope| {
             let attempts = moves.map(|new| {
                 let arbiter = file(dir.path());
@@ -163,10 +103,7 @@ fn of_two_that_race_exactly_one_wins() {
         };
         assert_eq!(file(dir.path()).read().unwrap(), Some(winner));
         let again = record(winner.term.0 + 1, A, Mode::Protected(B));
-        assert_eq!(
-            file(dir.path()).compare_and_set(Some(&winner), &again).unwrap(),
-            CasOutcome::Won
-        );
+        assert_eq!(file(dir.path()).compare_and_set(Some(&winner), &again).unwrap(), CasOutcome::Won);
         present = again;
     }
 }
@@ -176,21 +113,12 @@ fn addresses_are_parsed() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("x");
     let arbiter = arbiter::open(&format!("file:{}", path.display())).unwrap();
-    assert_eq!(
-        arbiter.compare_and_set(None, &record(1, A, Mode::Solo)).unwrap(),
-        CasOutcome::Won
-    );
+    assert_eq!(arbiter.compare_and_set(None, &record(1, A, Mode::Solo)).unwrap(), CasOutcome::Won);
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(matches!(
-        arbiter::open("etcd:http://localhost:2379"),
-        Err(ArbiterError::Unsupported { .. })
-    ));
+    assert!(matches!(arbiter::open("etcd:http://localhost:2379"), Err(ArbiterError::Unsupported { .. })));
     for address in ["", "file", "file:", "consul:x"] {
         let error = arbiter::open(address).err().unwrap();
-        assert!(
-            matches!(error, ArbiterError::Address { .. }) && error.hint().is_some(),
-            "{error}"
-        );
+        assert!(matches!(error, ArbiterError::Address { .. }) && error.hint().is_some(), "{error}");
     }
 }
 
@@ -217,38 +145,22 @@ fn a_file_that_holds_no_record_is_said_to_be_none_and_is_kept() {
         fs::write(&path, &text).unwrap();
         for error in [
             file(dir.path()).read().unwrap_err(),
-            file(dir.path())
-                .compare_and_set(None, &record(1, A, Mode::Solo))
-                .unwrap_err(),
+            file(dir.path()).compare_and_set(None, &record(1, A, Mode::Solo)).unwrap_err(),
         ] {
-            assert!(
-                matches!(error, ArbiterError::Invalid { .. }) && error.hint().is_some(),
-                "{error}"
-            );
+            assert!(matches!(error, ArbiterError::Invalid { .. }) && error.hint().is_some(), "{error}");
         }
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
     }
     // What a person may well write by hand.
     fs::write(&path, good.replace([' ', '\n'], "")).unwrap();
-    assert_eq!(
-        file(dir.path()).read().unwrap(),
-        Some(record(7, A, Mode::Protected(B)))
-    );
+    assert_eq!(file(dir.path()).read().unwrap(), Some(record(7, A, Mode::Protected(B))));
 
     let nowhere = FileArbiter::new(dir.path().join("no/vm.json"));
     assert_eq!(nowhere.read().unwrap(), None);
-    let error = nowhere
-        .compare_and_set(None, &record(1, A, Mode::Solo))
-        .unwrap_err();
-    assert!(
-        matches!(error, ArbiterError::Io { .. }) && error.hint().is_some(),
-        "{error}"
-    );
+    let error = nowhere.compare_and_set(None, &record(1, A, Mode::Solo)).unwrap_err();
+    assert!(matches!(error, ArbiterError::Io { .. }) && error.hint().is_some(), "{error}");
     fs::create_dir(dir.path().join("dir")).unwrap();
-    assert!(matches!(
-        FileArbiter::new(dir.path().join("dir")).read(),
-        Err(ArbiterError::Io { .. })
-    ));
+    assert!(matches!(FileArbiter::new(dir.path().join("dir")).read(), Err(ArbiterError::Io { .. })));
 }
 
 proptest! {

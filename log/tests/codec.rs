@@ -62,13 +62,11 @@ fn record(specs: &[BatchSpec], mut use_batch: impl FnMut(&Batch, Mark)) {
                 Spec::Wall(nanos) => Record::Event(Event::Wall(*nanos)),
                 Spec::Frame(bytes) => Record::Event(Event::Frame(bytes)),
                 Spec::Request(mutations) => {
-                    frame = mutations
-                        .iter()
-                        .fold(clients.frame(), |mut frame, (index, byte)| {
-                            let len = frame.len();
-                            frame[index % len] ^= byte;
-                            frame
-                        });
+                    frame = mutations.iter().fold(clients.frame(), |mut frame, (index, byte)| {
+                        let len = frame.len();
+                        frame[index % len] ^= byte;
+                        frame
+                    });
                     Record::Event(Event::Frame(&frame))
                 }
                 Spec::Console(bytes) => Record::Event(Event::Console(bytes)),
@@ -81,12 +79,7 @@ fn record(specs: &[BatchSpec], mut use_batch: impl FnMut(&Batch, Mark)) {
         let earlier = |by: u64| Position(at.0 - by.min(at.0));
         use_batch(
             &batch,
-            Mark {
-                watermark: at,
-                released: earlier(*back),
-                trail: *trail,
-                trail_at: earlier(rest / 2),
-            },
+            Mark { watermark: at, released: earlier(*back), trail: *trail, trail_at: earlier(rest / 2) },
         );
     }
 }
@@ -214,31 +207,20 @@ fn decompressed(body: &[u8]) -> Vec<u8> {
     use std::io::Read;
     let mut raw = Vec::new();
     // The stream does not end, which the reader complains about after the last byte.
-    let _ = zstd::stream::read::Decoder::new(body)
-        .unwrap()
-        .read_to_end(&mut raw);
+    let _ = zstd::stream::read::Decoder::new(body).unwrap().read_to_end(&mut raw);
     raw
 }
 
 fn mark(watermark: u64) -> Mark {
-    Mark {
-        watermark: Position(watermark),
-        ..Mark::default()
-    }
+    Mark { watermark: Position(watermark), ..Mark::default() }
 }
 
 #[test]
 fn a_cursor_stops_between_records() {
     let mut batch = Batch::new();
-    batch
-        .push(Position(1), Record::Event(Event::Frame(b"frame")))
-        .unwrap();
-    batch
-        .push(Position(1), Record::Event(Event::Clock(Nanos(5))))
-        .unwrap();
-    batch
-        .push(Position(2), Record::Event(Event::Console(b"x")))
-        .unwrap();
+    batch.push(Position(1), Record::Event(Event::Frame(b"frame"))).unwrap();
+    batch.push(Position(1), Record::Event(Event::Clock(Nanos(5)))).unwrap();
+    batch.push(Position(2), Record::Event(Event::Console(b"x"))).unwrap();
     let mut cursor = Cursor::default();
     let mut found = Vec::new();
     while let Some((record, after)) = batch.get(cursor) {
@@ -253,13 +235,9 @@ fn a_cursor_stops_between_records() {
 fn a_bomb_is_refused() {
     let body = compressed(&vec![0; 64 << 20]);
     assert!(body.len() < BODY_MAX);
-    let error = Decoder::new(start())
-        .decode(&body, &mut Batch::new())
-        .unwrap_err();
+    let error = Decoder::new(start()).decode(&body, &mut Batch::new()).unwrap_err();
     assert!(matches!(error, DecodeError::Bomb { sequence: 0 }), "{error}");
-    let error = Decoder::new(start())
-        .decode(&vec![0; BODY_MAX + 1], &mut Batch::new())
-        .unwrap_err();
+    let error = Decoder::new(start()).decode(&vec![0; BODY_MAX + 1], &mut Batch::new()).unwrap_err();
     assert!(matches!(error, DecodeError::BodyTooLong { .. }), "{error}");
 }
 
@@ -270,9 +248,7 @@ fn a_window_beyond_ours_is_refused() {
     encoder.window_log(27).unwrap();
     encoder.write_all(&[1; 100]).unwrap();
     encoder.flush().unwrap();
-    let error = Decoder::new(start())
-        .decode(encoder.get_ref(), &mut Batch::new())
-        .unwrap_err();
+    let error = Decoder::new(start()).decode(encoder.get_ref(), &mut Batch::new()).unwrap_err();
     assert!(matches!(error, DecodeError::Compressed { .. }), "{error}");
 }
 
@@ -280,52 +256,21 @@ fn a_window_beyond_ours_is_refused() {
 fn batches_must_come_in_order_and_in_their_term() {
     let mut encoder = Encoder::new(start());
     let mut batch = Batch::new();
-    let bodies: Vec<_> = (1..4)
-        .map(|at| encoder.encode(&batch, mark(at)).unwrap().body.to_vec())
-        .collect();
+    let bodies: Vec<_> = (1..4).map(|at| encoder.encode(&batch, mark(at)).unwrap().body.to_vec()).collect();
     let mut decoder = Decoder::new(start());
     decoder.decode(&bodies[0], &mut batch).unwrap();
     // What a later body refers to is not there, so its bytes make no sense at all.
     decoder.decode(&bodies[2], &mut batch).unwrap_err();
     let error = decoder.decode(&bodies[1], &mut batch).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            DecodeError::Broken {
-                segment: 0,
-                sequence: 1
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, DecodeError::Broken { segment: 0, sequence: 1 }), "{error}");
 
     for (other, name) in [
-        (
-            SegmentStart {
-                term: Term(2),
-                ..start()
-            },
-            "term",
-        ),
-        (
-            SegmentStart {
-                sequence: 1,
-                ..start()
-            },
-            "batch 1",
-        ),
-        (
-            SegmentStart {
-                position: Position(5),
-                ..start()
-            },
-            "position 5",
-        ),
+        (SegmentStart { term: Term(2), ..start() }, "term"),
+        (SegmentStart { sequence: 1, ..start() }, "batch 1"),
+        (SegmentStart { position: Position(5), ..start() }, "position 5"),
     ] {
-        let error = Decoder::new(start()).decode(
-            Encoder::new(other).encode(&batch, mark(9)).unwrap().body,
-            &mut batch,
-        );
+        let error = Decoder::new(start())
+            .decode(Encoder::new(other).encode(&batch, mark(9)).unwrap().body, &mut batch);
         let error = error.unwrap_err();
         assert!(error.to_string().contains(name), "{error}");
         assert!(error.hint().is_some());
@@ -352,59 +297,25 @@ fn the_last_numbers_there_are_do_no_harm() {
 
 #[test]
 fn the_encoder_refuses_what_a_decoder_would() {
-    let mut encoder = Encoder::new(SegmentStart {
-        position: Position(10),
-        ..start()
-    });
+    let mut encoder = Encoder::new(SegmentStart { position: Position(10), ..start() });
     let mut batch = Batch::new();
+    assert!(encoder.encode(&batch, mark(9)).is_err(), "the watermark goes back");
     assert!(
-        encoder.encode(&batch, mark(9)).is_err(),
-        "the watermark goes back"
-    );
-    assert!(
-        encoder
-            .encode(
-                &batch,
-                Mark {
-                    released: Position(12),
-                    ..mark(11)
-                }
-            )
-            .is_err(),
+        encoder.encode(&batch, Mark { released: Position(12), ..mark(11) }).is_err(),
         "released beyond the watermark"
     );
     assert!(
-        encoder
-            .encode(
-                &batch,
-                Mark {
-                    trail_at: Position(12),
-                    ..mark(11)
-                }
-            )
-            .is_err(),
+        encoder.encode(&batch, Mark { trail_at: Position(12), ..mark(11) }).is_err(),
         "trail beyond the watermark"
     );
-    batch
-        .push(Position(9), Record::Event(Event::Clock(Nanos(5))))
-        .unwrap();
-    assert!(
-        encoder.encode(&batch, mark(11)).is_err(),
-        "a record before the batch"
-    );
+    batch.push(Position(9), Record::Event(Event::Clock(Nanos(5)))).unwrap();
+    assert!(encoder.encode(&batch, mark(11)).is_err(), "a record before the batch");
     batch.clear();
-    batch
-        .push(Position(12), Record::Event(Event::Clock(Nanos(5))))
-        .unwrap();
-    assert!(
-        encoder.encode(&batch, mark(11)).is_err(),
-        "a record behind the batch"
-    );
+    batch.push(Position(12), Record::Event(Event::Clock(Nanos(5)))).unwrap();
+    assert!(encoder.encode(&batch, mark(11)).is_err(), "a record behind the batch");
     encoder.encode(&batch, mark(12)).unwrap();
     batch.clear();
-    batch
-        .push(Position(12), Record::Event(Event::Clock(Nanos(4))))
-        .unwrap();
+    batch.push(Position(12), Record::Event(Event::Clock(Nanos(4)))).unwrap();
     let error = encoder.encode(&batch, mark(12)).unwrap_err();
     assert!(matches!(error, EncodeError::ClockBackwards { .. }), "{error}");
     batch.clear();
@@ -412,10 +323,7 @@ fn the_encoder_refuses_what_a_decoder_would() {
     let error = batch.push(Position(12), Record::Stop).unwrap_err();
     assert!(matches!(error, PushError::Stopped { .. }), "{error}");
     let body = encoder.encode(&batch, mark(12)).unwrap().body.to_vec();
-    assert!(matches!(
-        encoder.encode(&batch, mark(12)),
-        Err(EncodeError::Stopped)
-    ));
+    assert!(matches!(encoder.encode(&batch, mark(12)), Err(EncodeError::Stopped)));
     assert!(!body.is_empty());
     encoder.next_segment(Term(4));
     encoder.encode(&batch, mark(12)).unwrap();
@@ -434,17 +342,9 @@ fn a_burst_fits_until_the_batch_is_full() {
     }
     while batch.push(at, Record::Event(Event::Frame(&frame))).is_ok() {}
     let error = batch.push(at, Record::Event(Event::Frame(&frame))).unwrap_err();
-    assert!(
-        matches!(error, PushError::Full { .. }) && error.hint().is_some(),
-        "{error}"
-    );
-    let error = batch
-        .push(at, Record::Event(Event::Frame(&[0; FRAME_MAX + 1])))
-        .unwrap_err();
-    assert!(
-        matches!(error, PushError::TooLong { max: FRAME_MAX, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, PushError::Full { .. }) && error.hint().is_some(), "{error}");
+    let error = batch.push(at, Record::Event(Event::Frame(&[0; FRAME_MAX + 1]))).unwrap_err();
+    assert!(matches!(error, PushError::TooLong { max: FRAME_MAX, .. }), "{error}");
     let error = batch.push(Position::BOOT, Record::Stop).unwrap_err();
     assert!(matches!(error, PushError::Backwards { .. }), "{error}");
     let mut decoded = Batch::new();
@@ -467,9 +367,7 @@ fn the_largest_batch_is_within_bounds() {
     let len = BATCH_PAYLOAD_MAX / BATCH_EVENTS_MAX;
     for at in 0..BATCH_EVENTS_MAX as u64 {
         let bytes: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
-        batch
-            .push(Position(at << 50), Record::Event(Event::Entropy(&bytes)))
-            .unwrap();
+        batch.push(Position(at << 50), Record::Event(Event::Entropy(&bytes))).unwrap();
     }
     let mut encoder = Encoder::new(start());
     let body = encoder.encode(&batch, mark(u64::MAX)).unwrap().body;
@@ -490,32 +388,14 @@ fn replication_costs_a_fraction_of_the_traffic() {
     for at in 1..2000 {
         batch.clear();
         batch
-            .push(
-                Position(at),
-                Record::Event(Event::Clock(Nanos(at * 30_000 + random.below(20_000)))),
-            )
+            .push(Position(at), Record::Event(Event::Clock(Nanos(at * 30_000 + random.below(20_000)))))
             .unwrap();
         for _ in 0..10 {
             let frame = clients.frame();
             frames += frame.len();
-            batch
-                .push(Position(at), Record::Event(Event::Frame(&frame)))
-                .unwrap();
+            batch.push(Position(at), Record::Event(Event::Frame(&frame))).unwrap();
         }
-        bodies += encoder
-            .encode(
-                &batch,
-                Mark {
-                    trail: random.next(),
-                    ..mark(at)
-                },
-            )
-            .unwrap()
-            .body
-            .len();
+        bodies += encoder.encode(&batch, Mark { trail: random.next(), ..mark(at) }).unwrap().body.len();
     }
-    assert!(
-        bodies * 4 < frames,
-        "{bodies} bytes of log for {frames} bytes of frames"
-    );
+    assert!(bodies * 4 < frames, "{bodies} bytes of log for {frames} bytes of frames");
 }

@@ -33,10 +33,7 @@ fn golden(name: &str, bytes: &[u8]) -> Vec<u8> {
 }
 
 fn fingerprint() -> Fingerprint {
-    Fingerprint {
-        text: "cpu: made up".to_owned(),
-        digest: Digest([0x11; 32]),
-    }
+    Fingerprint { text: "cpu: made up".to_owned(), digest: Digest([0x11; 32]) }
 }
 
 fn header() -> Header {
@@ -61,10 +58,7 @@ fn batches() -> Vec<(Batch, Mark)> {
             Record::Event(Event::Entropy(&[0xee; 16])),
         ],
         vec![],
-        requests
-            .iter()
-            .map(|frame| Record::Event(Event::Frame(frame)))
-            .collect(),
+        requests.iter().map(|frame| Record::Event(Event::Frame(frame))).collect(),
         vec![
             Record::Event(Event::Clock(Nanos(2_500_000))),
             Record::Checkpoint(Digest([0x44; 32])),
@@ -82,15 +76,7 @@ fn batches() -> Vec<(Batch, Mark)> {
             }
             at += 10;
             let (watermark, released) = (Position(at), Position(at - 5));
-            (
-                batch,
-                Mark {
-                    watermark,
-                    released,
-                    trail: 0x0123_4567_89ab_cdef,
-                    trail_at: Position(at - 1),
-                },
-            )
+            (batch, Mark { watermark, released, trail: 0x0123_4567_89ab_cdef, trail_at: Position(at - 1) })
         })
         .collect()
 }
@@ -147,10 +133,7 @@ async fn messages() {
         Message::Hello(Hello {
             vm: Some(VmId([0x22; 16])),
             term: Term(3),
-            resume: Some(Resume {
-                segment: 4,
-                sequence: 500,
-            }),
+            resume: Some(Resume { segment: 4, sequence: 500 }),
             ..Hello::new(NodeId([0x66; 16]), fingerprint())
         }),
         Message::Welcome(Welcome {
@@ -161,10 +144,7 @@ async fn messages() {
             fingerprint: Digest([0x11; 32]),
             resumed: true,
         }),
-        Message::Refuse(Refuse {
-            code: RefuseCode::Busy,
-            text: "one is enough".to_owned(),
-        }),
+        Message::Refuse(Refuse { code: RefuseCode::Busy, text: "one is enough".to_owned() }),
         Message::ImageBegin(ImageBegin {
             position: Position(1000),
             bytes: 1 << 26,
@@ -173,10 +153,7 @@ async fn messages() {
         }),
         Message::ImageChunk(b"chunk"),
         Message::ImageEnd,
-        Message::Ready(Ready {
-            position: Position(1000),
-            digest: Digest([0x88; 32]),
-        }),
+        Message::Ready(Ready { position: Position(1000), digest: Digest([0x88; 32]) }),
         Message::Grant(Position(1001)),
         Message::SegmentStart(SegmentStart {
             segment: 4,
@@ -191,23 +168,13 @@ async fn messages() {
             watermark: Position(1300),
             released: Position(1200),
         }),
-        Message::Ack(Ack {
-            sequence: 501,
-            executed: Position(1250),
-            echo: 123_456_789,
-            durable: true,
-        }),
-        Message::Diverged(Diverged {
-            position: Position(1300),
-            text: "rip".to_owned(),
-        }),
+        Message::Ack(Ack { sequence: 501, executed: Position(1250), echo: 123_456_789, durable: true }),
+        Message::Diverged(Diverged { position: Position(1300), text: "rip".to_owned() }),
         Message::Bye("stopped".to_owned()),
     ];
     let (here, mut there) = tokio::io::duplex(1 << 16);
     let mut link = Link::new(tokio::io::empty(), here);
-    messages
-        .iter()
-        .for_each(|message| link.sender.queue(message).unwrap());
+    messages.iter().for_each(|message| link.sender.queue(message).unwrap());
     link.sender.flush().await.unwrap();
     drop(link);
     let mut written = Vec::new();

@@ -22,27 +22,15 @@ const LATER: Duration = Duration::from_secs(10);
 
 fn fingerprint(cpu: &str) -> Fingerprint {
     let text = format!("release: 1\ncpu: {cpu}\nkvm: made up");
-    Fingerprint {
-        digest: Digest(*blake3::hash(text.as_bytes()).as_bytes()),
-        text,
-    }
+    Fingerprint { digest: Digest(*blake3::hash(text.as_bytes()).as_bytes()), text }
 }
 
 fn ours() -> Ours {
-    Ours {
-        vm: VmId([1; 16]),
-        node: NodeId([2; 16]),
-        term: Term(5),
-        fingerprint: fingerprint("a"),
-    }
+    Ours { vm: VmId([1; 16]), node: NodeId([2; 16]), term: Term(5), fingerprint: fingerprint("a") }
 }
 
 fn hello() -> Hello {
-    Hello {
-        vm: Some(ours().vm),
-        term: Term(4),
-        ..Hello::new(NodeId([3; 16]), fingerprint("a"))
-    }
+    Hello { vm: Some(ours().vm), term: Term(4), ..Hello::new(NodeId([3; 16]), fingerprint("a")) }
 }
 
 fn pair() -> (Link, Link) {
@@ -65,24 +53,10 @@ async fn two_nodes_meet_over_tcp_and_unix() {
         let target = listener.address().unwrap();
         let secondary = tokio::spawn(async move {
             let mut link = dial(&target, Plaintext::LocalOnly, LATER).await.unwrap();
-            let hello = Hello {
-                resume: Some(Resume {
-                    segment: 7,
-                    sequence: 70,
-                }),
-                ..hello()
-            };
+            let hello = Hello { resume: Some(Resume { segment: 7, sequence: 70 }), ..hello() };
             let welcome = greet(&mut link, &hello, LATER).await.unwrap();
-            assert_eq!(
-                (welcome.vm, welcome.term, welcome.resumed),
-                (ours().vm, Term(5), true)
-            );
-            let ack = Ack {
-                sequence: 9,
-                executed: Position(1000),
-                echo: 17,
-                durable: true,
-            };
+            assert_eq!((welcome.vm, welcome.term, welcome.resumed), (ours().vm, Term(5), true));
+            let ack = Ack { sequence: 9, executed: Position(1000), echo: 17, durable: true };
             link.sender.send(&Message::Ack(ack)).await.unwrap();
             let body = match link.receiver.receive().await.unwrap() {
                 Message::Batch(body) => body.to_vec(),
@@ -94,25 +68,11 @@ async fn two_nodes_meet_over_tcp_and_unix() {
         });
         let mut link = listener.accept().await.unwrap();
         let hello = accept(&mut link, &ours(), LATER).await.unwrap();
-        assert_eq!(
-            hello.resume,
-            Some(Resume {
-                segment: 7,
-                sequence: 70
-            })
-        );
+        assert_eq!(hello.resume, Some(Resume { segment: 7, sequence: 70 }));
         welcome(&mut link, &ours(), true, LATER).await.unwrap();
-        let expected = Ack {
-            sequence: 9,
-            executed: Position(1000),
-            echo: 17,
-            durable: true,
-        };
+        let expected = Ack { sequence: 9, executed: Position(1000), echo: 17, durable: true };
         assert_eq!(link.receiver.receive().await.unwrap(), Message::Ack(expected));
-        link.sender
-            .send(&Message::Batch(&vec![5; BODY_MAX]))
-            .await
-            .unwrap();
+        link.sender.send(&Message::Batch(&vec![5; BODY_MAX])).await.unwrap();
         let traffic = link.traffic();
         drop(link);
         let (body, sent, received) = secondary.await.unwrap();
@@ -126,36 +86,16 @@ async fn two_nodes_meet_over_tcp_and_unix() {
 #[tokio::test]
 async fn who_does_not_fit_is_told_why() {
     let cases = [
-        (
-            Hello {
-                vm: Some(VmId([9; 16])),
-                ..hello()
-            },
-            RefuseCode::WrongVm,
-        ),
-        (
-            Hello {
-                fingerprint: fingerprint("b"),
-                ..hello()
-            },
-            RefuseCode::Fingerprint,
-        ),
-        (
-            Hello {
-                term: Term(6),
-                ..hello()
-            },
-            RefuseCode::Superseded,
-        ),
+        (Hello { vm: Some(VmId([9; 16])), ..hello() }, RefuseCode::WrongVm),
+        (Hello { fingerprint: fingerprint("b"), ..hello() }, RefuseCode::Fingerprint),
+        (Hello { term: Term(6), ..hello() }, RefuseCode::Superseded),
     ];
     for (hello, expected) in cases {
         let (mut here, mut there) = pair();
         let primary = tokio::spawn(async move { accept(&mut here, &ours(), LATER).await });
         let told = greet(&mut there, &hello, LATER).await.unwrap_err();
         let seen = primary.await.unwrap().unwrap_err();
-        let LinkError::Refused { code, text } = told else {
-            panic!("{told}")
-        };
+        let LinkError::Refused { code, text } = told else { panic!("{told}") };
         assert_eq!(code, expected);
         assert_eq!(text, seen.to_string());
         if code == RefuseCode::Fingerprint {
@@ -167,18 +107,9 @@ async fn who_does_not_fit_is_told_why() {
 #[tokio::test]
 async fn a_secondary_checks_who_welcomes_it() {
     let cases = [
-        Ours {
-            vm: VmId([9; 16]),
-            ..ours()
-        },
-        Ours {
-            fingerprint: fingerprint("b"),
-            ..ours()
-        },
-        Ours {
-            term: Term(3),
-            ..ours()
-        },
+        Ours { vm: VmId([9; 16]), ..ours() },
+        Ours { fingerprint: fingerprint("b"), ..ours() },
+        Ours { term: Term(3), ..ours() },
     ];
     for wrong in cases {
         let (mut here, mut there) = pair();
@@ -191,26 +122,16 @@ async fn a_secondary_checks_who_welcomes_it() {
         assert!(named, "{error}");
     }
     let (mut here, mut there) = pair();
-    refuse(&mut here, RefuseCode::Busy, "one is enough".to_owned())
-        .await
-        .unwrap();
+    refuse(&mut here, RefuseCode::Busy, "one is enough".to_owned()).await.unwrap();
     let error = greet(&mut there, &hello(), LATER).await.unwrap_err();
     assert!(
-        matches!(
-            error,
-            LinkError::Refused {
-                code: RefuseCode::Busy,
-                ..
-            }
-        ) && error.hint().is_some(),
+        matches!(error, LinkError::Refused { code: RefuseCode::Busy, .. }) && error.hint().is_some(),
         "{error}"
     );
     // Without a virtual machine in mind, any will do.
     let (mut here, mut there) = pair();
     welcome(&mut here, &ours(), false, LATER).await.unwrap();
-    greet(&mut there, &Hello { vm: None, ..hello() }, LATER)
-        .await
-        .unwrap();
+    greet(&mut there, &Hello { vm: None, ..hello() }, LATER).await.unwrap();
 }
 
 #[tokio::test]
@@ -221,22 +142,14 @@ async fn another_version_is_named_on_both_sides() {
     let primary = tokio::spawn(async move { accept(&mut link, &ours(), LATER).await });
     let mut raw = there;
     // A hello of a version whose body nobody here can know.
-    raw.write_all(b"\x0a\x00\x00\x00\x01ECHO\x63\x00????")
-        .await
-        .unwrap();
+    raw.write_all(b"\x0a\x00\x00\x00\x01ECHO\x63\x00????").await.unwrap();
     let error = primary.await.unwrap().unwrap_err();
-    assert!(
-        matches!(error, LinkError::Wire(WireError::Version { theirs: 99 })),
-        "{error}"
-    );
+    assert!(matches!(error, LinkError::Wire(WireError::Version { theirs: 99 })), "{error}");
     let mut answer = Vec::new();
     raw.read_to_end(&mut answer).await.unwrap();
     assert_eq!(answer[4..7], [3, RefuseCode::Version as u8, 0]);
     let text = std::str::from_utf8(&answer[7..]).unwrap();
-    assert_eq!(
-        text,
-        format!("the peer speaks version 99 of the link, we speak version {VERSION}")
-    );
+    assert_eq!(text, format!("the peer speaks version 99 of the link, we speak version {VERSION}"));
 }
 
 #[tokio::test]
@@ -266,16 +179,11 @@ async fn strangers_and_sleepers_get_an_error_soon() {
         let (read, write) = tokio::io::split(there);
         let mut link = Link::new(read, write);
         let error = accept(&mut link, &ours(), SOON).await.unwrap_err();
-        assert!(
-            matches!(error, LinkError::Timeout { .. }) && error.hint().is_some(),
-            "{error}"
-        );
+        assert!(matches!(error, LinkError::Timeout { .. }) && error.hint().is_some(), "{error}");
     }
     let (here, there) = tokio::io::duplex(64);
     let (read, write) = tokio::io::split(there);
-    let error = greet(&mut Link::new(read, write), &hello(), SOON)
-        .await
-        .unwrap_err();
+    let error = greet(&mut Link::new(read, write), &hello(), SOON).await.unwrap_err();
     assert!(matches!(error, LinkError::Timeout { .. }), "{error}");
     drop(here);
     // One who hangs up.
@@ -284,9 +192,7 @@ async fn strangers_and_sleepers_get_an_error_soon() {
         here.write_all(bytes).await.unwrap();
         drop(here);
         let (read, write) = tokio::io::split(there);
-        let error = accept(&mut Link::new(read, write), &ours(), LATER)
-            .await
-            .unwrap_err();
+        let error = accept(&mut Link::new(read, write), &ours(), LATER).await.unwrap_err();
         match error {
             LinkError::Closed => assert_eq!(count, 0),
             LinkError::CutOff { bytes } => assert_eq!(bytes, count),
@@ -301,24 +207,14 @@ async fn messages_are_written_together_and_survive_cancelling() {
     let start = SegmentStart::first(Term(1));
     for round in 0..50u64 {
         here.sender.queue(&Message::SegmentStart(start)).unwrap();
-        here.sender
-            .queue(&Message::Batch(&vec![round as u8; 3000]))
-            .unwrap();
-        here.sender
-            .queue(&Message::Heartbeat(Heartbeat {
-                stamp: round,
-                ..Heartbeat::default()
-            }))
-            .unwrap();
+        here.sender.queue(&Message::Batch(&vec![round as u8; 3000])).unwrap();
+        here.sender.queue(&Message::Heartbeat(Heartbeat { stamp: round, ..Heartbeat::default() })).unwrap();
         here.sender.queue(&Message::Grant(Position(round))).unwrap();
     }
     let queued = here.sender.queued();
     let sending = tokio::spawn(async move {
         // The pipe is shorter than what is queued, so most of these are cancelled half-way.
-        while tokio::time::timeout(Duration::from_millis(1), here.sender.flush())
-            .await
-            .is_err()
-        {}
+        while tokio::time::timeout(Duration::from_millis(1), here.sender.flush()).await.is_err() {}
         here
     });
     let mut count = 0;
@@ -345,41 +241,16 @@ async fn messages_are_written_together_and_survive_cancelling() {
 #[test]
 fn addresses_say_what_is_wrong_with_them() {
     for (text, address) in [
-        (
-            "host:1",
-            Address::Tcp {
-                host: "host".to_owned(),
-                port: 1,
-            },
-        ),
-        (
-            "[::1]:65535",
-            Address::Tcp {
-                host: "::1".to_owned(),
-                port: 65535,
-            },
-        ),
+        ("host:1", Address::Tcp { host: "host".to_owned(), port: 1 }),
+        ("[::1]:65535", Address::Tcp { host: "::1".to_owned(), port: 65535 }),
         ("unix:/run/echo", Address::Unix(PathBuf::from("/run/echo"))),
     ] {
         assert_eq!(text.parse::<Address>().unwrap(), address);
         assert_eq!(address.to_string(), text);
     }
-    for text in [
-        "",
-        "host",
-        "host:",
-        "host:65536",
-        ":1",
-        "::1:1",
-        "[::1:1",
-        "unix:",
-        "host:-1",
-    ] {
+    for text in ["", "host", "host:", "host:65536", ":1", "::1:1", "[::1:1", "unix:", "host:-1"] {
         let error = text.parse::<Address>().unwrap_err();
-        assert!(
-            matches!(error, LinkError::Address { .. }) && error.hint().is_some(),
-            "{error}"
-        );
+        assert!(matches!(error, LinkError::Address { .. }) && error.hint().is_some(), "{error}");
     }
 }
 
@@ -393,24 +264,16 @@ async fn what_cannot_be_reached_or_listened_on_is_said_clearly() {
     let unix = Listener::bind(&socket, Plaintext::LocalOnly).await.unwrap();
     for address in [&taken, &socket, &Address::Unix(dir.path().join("no/socket"))] {
         let error = Listener::bind(address, Plaintext::LocalOnly).await.unwrap_err();
-        assert!(
-            matches!(error, LinkError::Listen { .. }) && error.hint().is_some(),
-            "{error}"
-        );
+        assert!(matches!(error, LinkError::Listen { .. }) && error.hint().is_some(), "{error}");
     }
-    let mode = std::fs::metadata(dir.path().join("socket"))
-        .unwrap()
-        .permissions();
+    let mode = std::fs::metadata(dir.path().join("socket")).unwrap().permissions();
     assert_eq!(mode.mode() & 0o777, 0o600);
     drop(listener);
     let nobody = Address::Unix(dir.path().join("nobody"));
     let nowhere: Address = "no-such-host.invalid:1".parse().unwrap();
     for address in [&taken, &nobody, &nowhere] {
         let error = dial(address, Plaintext::Anywhere, LATER).await.err().unwrap();
-        assert!(
-            matches!(error, LinkError::Dial { .. }) && error.hint().is_some(),
-            "{error}"
-        );
+        assert!(matches!(error, LinkError::Dial { .. }) && error.hint().is_some(), "{error}");
     }
     // A socket file whose listener died is replaced; one in use was not.
     std::mem::forget(unix);
@@ -418,15 +281,9 @@ async fn what_cannot_be_reached_or_listened_on_is_said_clearly() {
         let elsewhere: Address = elsewhere.parse().unwrap();
         for error in [
             dial(&elsewhere, Plaintext::LocalOnly, LATER).await.err().unwrap(),
-            Listener::bind(&elsewhere, Plaintext::LocalOnly)
-                .await
-                .err()
-                .unwrap(),
+            Listener::bind(&elsewhere, Plaintext::LocalOnly).await.err().unwrap(),
         ] {
-            assert!(
-                matches!(error, LinkError::Plaintext { .. }) && error.hint().is_some(),
-                "{error}"
-            );
+            assert!(matches!(error, LinkError::Plaintext { .. }) && error.hint().is_some(), "{error}");
         }
     }
     let anywhere: Address = "0.0.0.0:0".parse().unwrap();
@@ -435,7 +292,5 @@ async fn what_cannot_be_reached_or_listened_on_is_said_clearly() {
     let stale = dir.path().join("stale");
     drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
     assert!(stale.exists());
-    Listener::bind(&Address::Unix(stale), Plaintext::LocalOnly)
-        .await
-        .unwrap();
+    Listener::bind(&Address::Unix(stale), Plaintext::LocalOnly).await.unwrap();
 }

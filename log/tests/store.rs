@@ -19,16 +19,8 @@ use synthetic::{Clients, Value};
 use tempfile::TempDir;
 
 fn header() -> Header {
-    let fingerprint = Fingerprint {
-        text: "cpu: made up\nkvm: none".to_owned(),
-        digest: Digest([1; 32]),
-    };
-    Header {
-        vm: VmId([7; 16]),
-        fingerprint,
-        guest: Digest([2; 32]),
-        machine: vec![3; 100],
-    }
+    let fingerprint = Fingerprint { text: "cpu: made up\nkvm: none".to_owned(), digest: Digest([1; 32]) };
+    Header { vm: VmId([7; 16]), fingerprint, guest: Digest([2; 32]), machine: vec![3; 100] }
 }
 
 /// Writes segments of batches into a store as a recorder does.
@@ -45,42 +37,20 @@ impl Recorder {
         let start = store.next_start(term);
         store.begin(&start).unwrap();
         let clients = Clients::new(2, Value::Digits, false);
-        Recorder {
-            store,
-            encoder: Encoder::new(start),
-            clients,
-            batch: Batch::new(),
-            at: start.position,
-        }
+        Recorder { store, encoder: Encoder::new(start), clients, batch: Batch::new(), at: start.position }
     }
 
     fn batch(&mut self) {
         self.batch.clear();
         self.at = self.at.next();
-        self.batch
-            .push(self.at, Record::Event(Event::Clock(Nanos(self.at.0 * 1000))))
-            .unwrap();
-        self.batch
-            .push(self.at, Record::Event(Event::Frame(&self.clients.frame())))
-            .unwrap();
+        self.batch.push(self.at, Record::Event(Event::Clock(Nanos(self.at.0 * 1000)))).unwrap();
+        self.batch.push(self.at, Record::Event(Event::Frame(&self.clients.frame()))).unwrap();
         if self.at.0.is_multiple_of(3) {
-            self.batch
-                .push(self.at, Record::Checkpoint(Digest([self.at.0 as u8; 32])))
-                .unwrap();
+            self.batch.push(self.at, Record::Checkpoint(Digest([self.at.0 as u8; 32]))).unwrap();
         }
-        let encoded = self
-            .encoder
-            .encode(
-                &self.batch,
-                Mark {
-                    watermark: self.at,
-                    ..Mark::default()
-                },
-            )
-            .unwrap();
-        self.store
-            .append(&encoded.head, &self.batch, encoded.body)
-            .unwrap();
+        let encoded =
+            self.encoder.encode(&self.batch, Mark { watermark: self.at, ..Mark::default() }).unwrap();
+        self.store.append(&encoded.head, &self.batch, encoded.body).unwrap();
     }
 
     fn segment(&mut self, term: Term) {
@@ -151,26 +121,17 @@ fn a_recording_is_read_as_it_was_written() {
     assert!(recording.damaged().is_empty());
     for segment in 0..3u64 {
         let (watermarks, damage) = read(&recording, segment);
-        assert_eq!(
-            watermarks,
-            (1..=4).map(|batch| segment * 4 + batch).collect::<Vec<_>>()
-        );
+        assert_eq!(watermarks, (1..=4).map(|batch| segment * 4 + batch).collect::<Vec<_>>());
         assert!(damage.is_none());
     }
-    let checkpoints: Vec<_> = recording
-        .checkpoints()
-        .iter()
-        .map(|found| (found.position.0, found.segment))
-        .collect();
+    let checkpoints: Vec<_> =
+        recording.checkpoints().iter().map(|found| (found.position.0, found.segment)).collect();
     assert_eq!(checkpoints, [(3, 0), (6, 1), (9, 2), (12, 2)]);
     assert_eq!(recording.term(), Some(Term(1)));
     // A second reader at the same time.
     Recording::open(dir.path()).unwrap();
     assert!(matches!(Store::open(dir.path()), Err(StoreError::InUse { .. })));
-    assert!(matches!(
-        recording.read(3),
-        Err(StoreError::UnknownSegment { segment: 3 })
-    ));
+    assert!(matches!(recording.read(3), Err(StoreError::UnknownSegment { segment: 3 })));
 }
 
 #[test]
@@ -179,47 +140,21 @@ fn only_the_owner_can_read_it_and_only_one_can_write_it() {
     let dir = dir.path().join("recording");
     let recorder = recorded(&dir);
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!([mode(&dir), mode(&dir.join("segments")), mode(&recorder.store.images_dir())], [0o700; 3]);
     assert_eq!(
-        [
-            mode(&dir),
-            mode(&dir.join("segments")),
-            mode(&recorder.store.images_dir())
-        ],
-        [0o700; 3]
-    );
-    assert_eq!(
-        [
-            mode(&dir.join("header")),
-            mode(&segment_file(&dir, 0)),
-            mode(&dir.join("lock"))
-        ],
+        [mode(&dir.join("header")), mode(&segment_file(&dir, 0)), mode(&dir.join("lock"))],
         [0o600; 3]
     );
-    for error in [
-        Store::open(&dir).err(),
-        Recording::open(&dir).err(),
-        Store::create(&dir, &header()).err(),
-    ] {
+    for error in [Store::open(&dir).err(), Recording::open(&dir).err(), Store::create(&dir, &header()).err()]
+    {
         let error = error.unwrap();
-        assert!(
-            matches!(error, StoreError::InUse { .. }) && error.hint().is_some(),
-            "{error}"
-        );
+        assert!(matches!(error, StoreError::InUse { .. }) && error.hint().is_some(), "{error}");
     }
     drop(recorder);
-    assert!(matches!(
-        Store::create(&dir, &header()),
-        Err(StoreError::Exists { .. })
-    ));
+    assert!(matches!(Store::create(&dir, &header()), Err(StoreError::Exists { .. })));
     let nothing = dir.join("nothing");
-    assert!(matches!(
-        Recording::open(&nothing),
-        Err(StoreError::NoRecording { .. })
-    ));
-    assert!(matches!(
-        Store::open(&nothing),
-        Err(StoreError::NoRecording { .. })
-    ));
+    assert!(matches!(Recording::open(&nothing), Err(StoreError::NoRecording { .. })));
+    assert!(matches!(Store::open(&nothing), Err(StoreError::NoRecording { .. })));
     assert!(!nothing.exists());
 }
 
@@ -326,11 +261,7 @@ fn every_flipped_bit_is_noticed_and_named() {
         );
         assert_eq!(damage.file, file);
         let intact = ends.iter().filter(|end| **end <= at).count() as u64;
-        assert_eq!(
-            (watermarks.len() as u64, damage.batches),
-            (intact, intact),
-            "byte {at}: {damage}"
-        );
+        assert_eq!((watermarks.len() as u64, damage.batches), (intact, intact), "byte {at}: {damage}");
         // Other segments can be read by themselves.
         assert_eq!(read(&recording, 0).0, [1, 2, 3, 4]);
         assert_eq!(read(&recording, 2).0, [9, 10, 11, 12]);
@@ -349,13 +280,8 @@ fn what_is_durable_and_damaged_is_not_continued() {
     bytes[last] ^= 1;
     fs::write(&file, &bytes).unwrap();
     let error = Store::open(dir.path()).err().unwrap();
-    let StoreError::Damage(damage) = &error else {
-        panic!("{error}")
-    };
-    assert_eq!(
-        (damage.segment, damage.last, damage.batches),
-        (2, Position(11), 3)
-    );
+    let StoreError::Damage(damage) = &error else { panic!("{error}") };
+    assert_eq!((damage.segment, damage.last, damage.batches), (2, Position(11), 3));
     assert!(error.hint().is_some());
     // It was left as it is.
     assert_eq!(fs::read(&file).unwrap(), bytes);
@@ -374,22 +300,13 @@ fn segments_of_other_recordings_and_other_places_are_refused() {
     let mut recorder = recorded(&here);
     recorder.store.seal().unwrap();
     drop(recorder);
-    let other = Header {
-        vm: VmId([8; 16]),
-        ..header()
-    };
+    let other = Header { vm: VmId([8; 16]), ..header() };
     drop(Recorder::new(Store::create(&there, &other).unwrap(), Term(1)));
     fs::copy(segment_file(&there, 0), segment_file(&here, 0)).unwrap();
     fs::copy(segment_file(&here, 2), segment_file(&here, 1)).unwrap();
     let recording = Recording::open(&here).unwrap();
-    assert!(matches!(
-        read(&recording, 0).1.unwrap().kind,
-        DamageKind::Foreign { .. }
-    ));
-    assert!(matches!(
-        read(&recording, 1).1.unwrap().kind,
-        DamageKind::Header(_)
-    ));
+    assert!(matches!(read(&recording, 0).1.unwrap().kind, DamageKind::Foreign { .. }));
+    assert!(matches!(read(&recording, 1).1.unwrap().kind, DamageKind::Header(_)));
     assert_eq!(read(&recording, 2).0, [9, 10, 11, 12]);
     drop(recording);
 
@@ -407,10 +324,7 @@ fn segments_of_other_recordings_and_other_places_are_refused() {
     fs::copy(segment_file(&here, 2), segment_file(&again, 1)).unwrap();
     let recording = Recording::open(&here).unwrap();
     let damage = read(&recording, 2).1.unwrap();
-    assert!(
-        matches!(damage.kind, DamageKind::Chain { previous: 1 }),
-        "{damage}"
-    );
+    assert!(matches!(damage.kind, DamageKind::Chain { previous: 1 }), "{damage}");
 }
 
 /// Nothing depends on the index alone.
@@ -425,10 +339,7 @@ fn a_lost_index_is_rebuilt() {
     fs::remove_dir_all(dir.path().join("index")).unwrap();
     for _ in 0..2 {
         let recording = Recording::open(dir.path()).unwrap();
-        assert_eq!(
-            (recording.segments().to_vec(), recording.checkpoints().to_vec()),
-            before
-        );
+        assert_eq!((recording.segments().to_vec(), recording.checkpoints().to_vec()), before);
     }
     drop(Store::open(dir.path()).unwrap());
     let recording = Recording::open(dir.path()).unwrap();
@@ -446,13 +357,7 @@ fn what_the_index_forgot_is_found_again() {
     let before = Recording::open(dir.path()).unwrap().checkpoints().to_vec();
     for (tree, key) in [("checkpoints", 9u64), ("segments", 1), ("segments", 2)] {
         let db = sled::open(dir.path().join("index")).unwrap();
-        assert!(
-            db.open_tree(tree)
-                .unwrap()
-                .remove(key.to_be_bytes())
-                .unwrap()
-                .is_some()
-        );
+        assert!(db.open_tree(tree).unwrap().remove(key.to_be_bytes()).unwrap().is_some());
         drop(db);
         let recording = Recording::open(dir.path()).unwrap();
         assert_eq!(recording.checkpoints(), before);
@@ -477,14 +382,9 @@ fn a_damaged_index_is_repaired_or_named() {
     for round in 0..60 {
         let dir = dir.path().join(format!("damaged-{round}"));
         copy(&original, &dir);
-        let files: Vec<_> = fs::read_dir(dir.join("index"))
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
-        for file in files
-            .iter()
-            .filter(|file| file.is_file() && (round % 2 == 0 || file.ends_with("db")))
-        {
+        let files: Vec<_> =
+            fs::read_dir(dir.join("index")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        for file in files.iter().filter(|file| file.is_file() && (round % 2 == 0 || file.ends_with("db"))) {
             let mut bytes = fs::read(file).unwrap();
             // Most of sled's file is empty; the damage belongs where something stands.
             let used = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0) as u64 + 1;
@@ -505,10 +405,7 @@ fn a_damaged_index_is_repaired_or_named() {
                 assert_eq!(recording.checkpoints(), checkpoints);
             }
             Err(error) => {
-                assert!(
-                    matches!(error, StoreError::Index { .. }) && error.hint().is_some(),
-                    "{error}"
-                );
+                assert!(matches!(error, StoreError::Index { .. }) && error.hint().is_some(), "{error}");
             }
         }
         fs::remove_dir_all(&dir).unwrap();
@@ -522,54 +419,20 @@ fn batches_and_segments_must_continue_the_log() {
     let term = Term(1);
     let next = recorder.store.next_start(term);
     for wrong in [
-        echovisor_log::SegmentStart {
-            segment: next.segment - 1,
-            ..next
-        },
-        echovisor_log::SegmentStart {
-            term: Term(0),
-            ..next
-        },
-        echovisor_log::SegmentStart {
-            sequence: next.sequence - 1,
-            ..next
-        },
-        echovisor_log::SegmentStart {
-            position: Position(next.position.0 + 1),
-            ..next
-        },
-        echovisor_log::SegmentStart {
-            chain: Digest([9; 32]),
-            ..next
-        },
+        echovisor_log::SegmentStart { segment: next.segment - 1, ..next },
+        echovisor_log::SegmentStart { term: Term(0), ..next },
+        echovisor_log::SegmentStart { sequence: next.sequence - 1, ..next },
+        echovisor_log::SegmentStart { position: Position(next.position.0 + 1), ..next },
+        echovisor_log::SegmentStart { chain: Digest([9; 32]), ..next },
     ] {
         let error = recorder.store.begin(&wrong).unwrap_err();
         assert!(matches!(error, StoreError::OutOfOrder { .. }), "{error}");
     }
     let batch = Batch::new();
-    let mut ahead = Encoder::new(echovisor_log::SegmentStart {
-        sequence: next.sequence + 1,
-        ..next
-    });
-    let encoded = ahead
-        .encode(
-            &batch,
-            Mark {
-                watermark: Position(20),
-                ..Mark::default()
-            },
-        )
-        .unwrap();
-    let error = recorder
-        .store
-        .append(&encoded.head, &batch, encoded.body)
-        .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("number is 13, but the recording continues with 12"),
-        "{error}"
-    );
+    let mut ahead = Encoder::new(echovisor_log::SegmentStart { sequence: next.sequence + 1, ..next });
+    let encoded = ahead.encode(&batch, Mark { watermark: Position(20), ..Mark::default() }).unwrap();
+    let error = recorder.store.append(&encoded.head, &batch, encoded.body).unwrap_err();
+    assert!(error.to_string().contains("number is 13, but the recording continues with 12"), "{error}");
     // A secondary that took a new image leaves a gap.
     let gap = echovisor_log::SegmentStart {
         segment: next.segment + 2,
@@ -585,10 +448,7 @@ fn batches_and_segments_must_continue_the_log() {
     recorder.store.seal().unwrap();
     let reader = recorder.store.read(gap.segment).unwrap();
     assert_eq!(*reader.start(), gap);
-    let error = recorder
-        .store
-        .append(&encoded.head, &batch, encoded.body)
-        .unwrap_err();
+    let error = recorder.store.append(&encoded.head, &batch, encoded.body).unwrap_err();
     assert!(matches!(error, StoreError::NoSegment), "{error}");
     drop(recorder);
     let recording = Recording::open(dir.path()).unwrap();
@@ -624,20 +484,11 @@ fn a_changed_header_is_refused() {
         changed[at] ^= 1 << (at % 8);
         fs::write(&file, changed).unwrap();
         let error = Recording::open(dir.path()).err().unwrap();
-        assert!(
-            matches!(error, StoreError::Header { .. }) && error.hint().is_some(),
-            "byte {at}: {error}"
-        );
+        assert!(matches!(error, StoreError::Header { .. }) && error.hint().is_some(), "byte {at}: {error}");
         fs::write(&file, &whole[..at]).unwrap();
-        assert!(matches!(
-            Recording::open(dir.path()).err().unwrap(),
-            StoreError::Header { .. }
-        ));
+        assert!(matches!(Recording::open(dir.path()).err().unwrap(), StoreError::Header { .. }));
     }
-    let too_long = Header {
-        machine: vec![0; (1 << 20) + 1],
-        ..header()
-    };
+    let too_long = Header { machine: vec![0; (1 << 20) + 1], ..header() };
     let error = Store::create(&dir.path().join("other"), &too_long).err().unwrap();
     assert!(matches!(error, StoreError::HeaderTooLong { .. }), "{error}");
 }
@@ -650,20 +501,14 @@ fn a_full_disk_is_named_and_can_be_survived() {
     let in_the_way = dir.path().join("segments/00000003.seg.tmp");
     std::os::unix::fs::symlink("/dev/full", &in_the_way).unwrap();
     let error = recorder.store.begin(&next).unwrap_err();
-    assert!(
-        matches!(error, StoreError::DiskFull { .. }) && error.hint().is_some(),
-        "{error}"
-    );
+    assert!(matches!(error, StoreError::DiskFull { .. }) && error.hint().is_some(), "{error}");
     fs::remove_file(in_the_way).unwrap();
     recorder.store.begin(&next).unwrap();
     recorder.batch();
     recorder.store.seal().unwrap();
     drop(recorder);
     let recording = Recording::open(dir.path()).unwrap();
-    assert_eq!(
-        (read(&recording, 2).0, read(&recording, 3).0),
-        (vec![9, 10, 11, 12], vec![13])
-    );
+    assert_eq!((read(&recording, 2).0, read(&recording, 3).0), (vec![9, 10, 11, 12], vec![13]));
 }
 
 /// Fills a small file system: `mount -t tmpfs -o size=4m none DIR`, then
@@ -682,13 +527,8 @@ fn a_file_system_that_fills_up_keeps_what_was_written() {
         let mut batch = Batch::new();
         let bytes: Vec<u8> = (0..4000).map(|_| random.next() as u8).collect();
         recorder.at = recorder.at.next();
-        batch
-            .push(recorder.at, Record::Event(Event::Entropy(&bytes)))
-            .unwrap();
-        let mark = Mark {
-            watermark: recorder.at,
-            ..Mark::default()
-        };
+        batch.push(recorder.at, Record::Event(Event::Entropy(&bytes))).unwrap();
+        let mark = Mark { watermark: recorder.at, ..Mark::default() };
         let encoded = recorder.encoder.encode(&batch, mark).unwrap();
         if kept.len() == 10 {
             // All the space that is left, but for less than a batch.
@@ -713,10 +553,7 @@ fn a_file_system_that_fills_up_keeps_what_was_written() {
     let mut reader = recorder.store.read(0).unwrap();
     let mut found = Batch::new();
     for position in &kept {
-        assert_eq!(
-            reader.next(&mut found).unwrap().unwrap().mark.watermark.0,
-            *position
-        );
+        assert_eq!(reader.next(&mut found).unwrap().unwrap().mark.watermark.0, *position);
     }
     assert!(reader.next(&mut found).unwrap().is_none() && reader.torn().is_none());
     fs::remove_file(&ballast).unwrap();

@@ -87,7 +87,7 @@ fn without_its_secondary_the_primary_goes_on_alone_and_says_so() {
         load.finish().must_be_clean();
         wait_for("a word about it", || {
             let said = primary.process.said();
-            if said.contains("not protected") { Ok(()) } else { Err(said) }
+            if said.contains("unprotected") { Ok(()) } else { Err(said) }
         });
         primary.stop();
     });

@@ -19,7 +19,7 @@ use crate::{
 #[command(name = "echovisor", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub struct Cli {
     /// Say more on stderr; give it twice or three times for more. RUST_LOG, where set, decides instead
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 100)]
     pub verbose: u8,
 
     /// What to do.
@@ -197,10 +197,7 @@ impl NodeArgs {
     pub fn validate(&self) -> Result<(), Failure> {
         if self.heartbeat.is_zero() || *self.suspicion < 2 * *self.heartbeat {
             return Err(Failure::new(
-                format!(
-                    "--suspicion {} is too short for --heartbeat {}",
-                    self.suspicion, self.heartbeat
-                ),
+                format!("--suspicion {} is too short for --heartbeat {}", self.suspicion, self.heartbeat),
                 "let the suspicion time be at least twice the heartbeat, better four times",
             )
             .with_exit(Exit::Usage));
@@ -241,11 +238,7 @@ pub fn print_result(
     data: &impl serde::Serialize,
     text: impl FnOnce() -> String,
 ) -> Result<(), Failure> {
-    if json {
-        output::print_json(data)
-    } else {
-        output::print(text())
-    }
+    if json { output::print_json(data) } else { output::print(text()) }
 }
 
 #[cfg(test)]
@@ -265,21 +258,13 @@ mod tests {
 
     #[test]
     fn a_usage_error_has_one_hint_and_exit_code_2() {
-        for line in [
-            "echovisor frobnicate",
-            "echovisor demo --requests many",
-            "echovisor status",
-        ] {
+        for line in ["echovisor frobnicate", "echovisor demo --requests many", "echovisor status"] {
             let failure = parse(line).expect_err(line);
             assert_eq!(failure.exit(), Exit::Usage, "{line}");
             let text = failure.to_string();
             assert!(text.starts_with("error: "), "{text}");
             assert_eq!(text.matches("error: ").count(), 1, "{text}");
-            assert_eq!(
-                text.matches("\nhint: for more information, try '--help'").count(),
-                1,
-                "{text}"
-            );
+            assert_eq!(text.matches("\nhint: for more information, try '--help'").count(), 1, "{text}");
             assert!(!text.contains("For more information"), "{text}");
         }
     }
@@ -294,12 +279,7 @@ mod tests {
         let with = |line: &str| Node::parse_from(line.split(' ')).node.validate();
         assert!(with("node").is_ok());
         assert!(with("node --heartbeat 250ms").is_ok());
-        assert_eq!(
-            with("node --heartbeat 400ms")
-                .expect_err("400 + 400 > 500")
-                .exit(),
-            Exit::Usage
-        );
+        assert_eq!(with("node --heartbeat 400ms").expect_err("400 + 400 > 500").exit(), Exit::Usage);
         assert!(with("node --heartbeat 0s").is_err());
     }
 }

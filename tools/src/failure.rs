@@ -66,8 +66,14 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error: {}", self.what)?;
         let mut cause = self.cause.as_deref().map(|cause| cause as &dyn Error);
+        let mut said = self.what.clone();
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
+            let text = error.to_string();
+            // Some errors tell their source themselves.
+            if !said.ends_with(&text) {
+                write!(f, ": {text}")?;
+                said = text;
+            }
             cause = error.source();
         }
         write!(f, "\nhint: {}", self.hint)

@@ -32,7 +32,8 @@ pub(crate) fn write(folder: &Path, image: &Image) -> Result<(), Failure> {
         File::open(folder)?.sync_all()
     };
     write().map_err(|error| {
-        Failure::new(format!("cannot write {}", path.display()), "see whether the disk is full").because(error)
+        Failure::new(format!("cannot write {}", path.display()), "see whether the disk is full")
+            .because(error)
     })
 }
 
@@ -42,12 +43,14 @@ pub(crate) fn write(folder: &Path, image: &Image) -> Result<(), Failure> {
 /// If there is none, or it is damaged.
 pub(crate) fn read(folder: &Path, position: Position) -> Result<Image, Failure> {
     let lost = |error: std::io::Error| {
-        Failure::new(format!("cannot read {}", folder.display()), "give the folder that `record --out` wrote").because(error)
+        Failure::new(format!("cannot read {}", folder.display()), "give the folder that `record --out` wrote")
+            .because(error)
     };
     let mut newest: Option<(Position, PathBuf)> = None;
     for entry in fs::read_dir(folder).map_err(lost)? {
         let path = entry.map_err(lost)?.path();
-        let at = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok()).map(Position);
+        let at =
+            path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok()).map(Position);
         let is_image = path.extension().is_some_and(|extension| extension == "image");
         if let Some(at) = at.filter(|at| is_image && *at <= position)
             && newest.as_ref().is_none_or(|(newest, _)| at > *newest)
@@ -57,7 +60,8 @@ pub(crate) fn read(folder: &Path, position: Position) -> Result<Image, Failure> 
     }
     let Some((_, path)) = newest else {
         let what = format!("{} holds no state image at or before position {position}", folder.display());
-        return Err(Failure::new(what, "the recording is incomplete; make it anew").with_exit(crate::failure::Exit::Corrupt));
+        return Err(Failure::new(what, "the recording is incomplete; make it anew")
+            .with_exit(crate::failure::Exit::Corrupt));
     };
     Ok(Image::from_bytes(&fs::read(&path).map_err(lost)?)?)
 }

@@ -23,7 +23,7 @@ pub fn print(data: impl fmt::Display) -> Result<(), Failure> {
 /// Writes one value as one line of JSON to stdout.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json(data: &impl Serialize) -> Result<(), Failure> {
     print(json(data)?)
 }

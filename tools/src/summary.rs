@@ -37,7 +37,8 @@ impl Summary {
         let path = folder.join("summary.json");
         let json = serde_json::to_vec(self).unwrap_or_default();
         fs::write(&path, json).map_err(|error| {
-            Failure::new(format!("cannot write {}", path.display()), "see whether the disk is full").because(error)
+            Failure::new(format!("cannot write {}", path.display()), "see whether the disk is full")
+                .because(error)
         })
     }
 

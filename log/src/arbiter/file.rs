@@ -38,19 +38,14 @@ impl FileArbiter {
     }
 
     fn load(&self) -> Result<Option<Record>, ArbiterError> {
-        let invalid = |problem| ArbiterError::Invalid {
-            file: self.path.clone(),
-            problem,
-        };
+        let invalid = |problem| ArbiterError::Invalid { file: self.path.clone(), problem };
         let file = match File::open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io_error("opening", &self.path)(error)),
         };
         let mut json = Vec::new();
-        file.take(TEXT_MAX + 1)
-            .read_to_end(&mut json)
-            .map_err(io_error("reading", &self.path))?;
+        file.take(TEXT_MAX + 1).read_to_end(&mut json).map_err(io_error("reading", &self.path))?;
         if json.len() as u64 > TEXT_MAX {
             return Err(invalid(format!("it is longer than {TEXT_MAX} bytes")));
         }
@@ -62,18 +57,11 @@ impl FileArbiter {
         let temporary = self.beside(".tmp");
         let mut file = open(&temporary).map_err(io_error("opening", &temporary))?;
         file.set_len(0).map_err(io_error("emptying", &temporary))?;
-        file.write_all(record.to_json().as_bytes())
-            .map_err(io_error("writing", &temporary))?;
+        file.write_all(record.to_json().as_bytes()).map_err(io_error("writing", &temporary))?;
         file.sync_all().map_err(io_error("syncing", &temporary))?;
         fs::rename(&temporary, &self.path).map_err(io_error("replacing", &self.path))?;
-        let dir = self
-            .path
-            .parent()
-            .filter(|dir| !dir.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        File::open(dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(io_error("syncing", dir))
+        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("syncing", dir))
     }
 }
 
@@ -96,12 +84,7 @@ impl Arbiter for FileArbiter {
 
 /// Opens or makes a file that only its owner can read.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 fn io_error(doing: &'static str, file: &Path) -> impl FnOnce(io::Error) -> ArbiterError {

@@ -46,11 +46,7 @@ pub enum CasOutcome {
 pub fn open(address: &str) -> Result<Box<dyn Arbiter>, ArbiterError> {
     match address.split_once(':') {
         Some(("file", path)) if !path.is_empty() => Ok(Box::new(FileArbiter::new(path))),
-        Some(("etcd", _)) => Err(ArbiterError::Unsupported {
-            address: address.to_owned(),
-        }),
-        _ => Err(ArbiterError::Address {
-            address: address.to_owned(),
-        }),
+        Some(("etcd", _)) => Err(ArbiterError::Unsupported { address: address.to_owned() }),
+        _ => Err(ArbiterError::Address { address: address.to_owned() }),
     }
 }

@@ -52,13 +52,7 @@ impl Record {
             Mode::Ended => ("ended", None),
         };
         let (vm, holder) = (self.vm.to_string(), self.holder.to_string());
-        let text = Text {
-            vm,
-            term: self.term.0,
-            holder,
-            mode: mode.to_owned(),
-            peer,
-        };
+        let text = Text { vm, term: self.term.0, holder, mode: mode.to_owned(), peer };
         let mut json = serde_json::to_string_pretty(&text).expect("strings and numbers become JSON");
         json.push('\n');
         json
@@ -71,10 +65,8 @@ impl Record {
     /// What is wrong, for people.
     pub fn from_json(json: &[u8]) -> Result<Record, String> {
         let text: Text = serde_json::from_slice(json).map_err(|error| error.to_string())?;
-        let node = |field: &str, id: &str| {
-            id.parse::<NodeId>()
-                .map_err(|error| format!("`{field}`: {error}"))
-        };
+        let node =
+            |field: &str, id: &str| id.parse::<NodeId>().map_err(|error| format!("`{field}`: {error}"));
         let mode = match (text.mode.as_str(), &text.peer) {
             ("solo", None) => Mode::Solo,
             ("ended", None) => Mode::Ended,
@@ -93,11 +85,6 @@ impl Record {
         if mode == Mode::Protected(holder) {
             return Err("`peer` and `holder` are the same node".to_owned());
         }
-        Ok(Record {
-            vm,
-            term: Term(text.term),
-            holder,
-            mode,
-        })
+        Ok(Record { vm, term: Term(text.term), holder, mode })
     }
 }

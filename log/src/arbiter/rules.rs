@@ -90,10 +90,7 @@ pub fn start(present: Option<&Record>, vm: VmId, me: NodeId) -> Result<Record, R
         None => Term(1),
         // What was shut down on purpose leaves its place to whoever comes next.
         Some(record) if record.vm != vm && record.mode != Mode::Ended => {
-            return Err(RuleError::WrongVm {
-                here: vm,
-                there: record.vm,
-            });
+            return Err(RuleError::WrongVm { here: vm, there: record.vm });
         }
         Some(record) => match record.mode {
             Mode::Ended => record.term.next(),
@@ -105,12 +102,7 @@ pub fn start(present: Option<&Record>, vm: VmId, me: NodeId) -> Result<Record, R
             _ => return Err(RuleError::Held(*record)),
         },
     };
-    Ok(Record {
-        vm,
-        term,
-        holder: me,
-        mode: Mode::Solo,
-    })
+    Ok(Record { vm, term, holder: me, mode: Mode::Solo })
 }
 
 /// The holder `me` lets `peer` protect it, after the peer's state has proved equal.
@@ -123,10 +115,7 @@ pub fn protect(present: Option<&Record>, me: NodeId, peer: NodeId) -> Result<Rec
     if peer == me {
         return Err(RuleError::Itself(me));
     }
-    Ok(Record {
-        mode: Mode::Protected(peer),
-        ..record
-    })
+    Ok(Record { mode: Mode::Protected(peer), ..record })
 }
 
 /// The holder `me` gives up its peer. Only when this has won may it release what the peer has not acknowledged.
@@ -135,10 +124,7 @@ pub fn protect(present: Option<&Record>, me: NodeId, peer: NodeId) -> Result<Rec
 ///
 /// [`RuleError::Superseded`], [`RuleError::Ended`], [`RuleError::NoRecord`].
 pub fn go_solo(present: Option<&Record>, me: NodeId) -> Result<Record, RuleError> {
-    Ok(Record {
-        mode: Mode::Solo,
-        ..held(present, me)?
-    })
+    Ok(Record { mode: Mode::Solo, ..held(present, me)? })
 }
 
 /// The peer `me` takes over from a holder that it suspects to be dead: the next term, alone.
@@ -149,16 +135,10 @@ pub fn go_solo(present: Option<&Record>, me: NodeId) -> Result<Record, RuleError
 pub fn take_over(present: Option<&Record>, me: NodeId) -> Result<Record, RuleError> {
     let record = *present.ok_or(RuleError::NoRecord)?;
     match record.mode {
-        Mode::Protected(peer) if peer == me => Ok(Record {
-            term: record.term.next(),
-            holder: me,
-            mode: Mode::Solo,
-            ..record
-        }),
-        Mode::Ended => Err(RuleError::Ended {
-            vm: record.vm,
-            term: record.term,
-        }),
+        Mode::Protected(peer) if peer == me => {
+            Ok(Record { term: record.term.next(), holder: me, mode: Mode::Solo, ..record })
+        }
+        Mode::Ended => Err(RuleError::Ended { vm: record.vm, term: record.term }),
         _ => Err(RuleError::NotEligible { me, record }),
     }
 }
@@ -169,20 +149,14 @@ pub fn take_over(present: Option<&Record>, me: NodeId) -> Result<Record, RuleErr
 ///
 /// [`RuleError::Superseded`], [`RuleError::Ended`], [`RuleError::NoRecord`].
 pub fn end(present: Option<&Record>, me: NodeId) -> Result<Record, RuleError> {
-    Ok(Record {
-        mode: Mode::Ended,
-        ..held(present, me)?
-    })
+    Ok(Record { mode: Mode::Ended, ..held(present, me)? })
 }
 
 fn held(present: Option<&Record>, me: NodeId) -> Result<Record, RuleError> {
     let record = *present.ok_or(RuleError::NoRecord)?;
     match record.mode {
         _ if record.holder != me => Err(RuleError::Superseded { me, record }),
-        Mode::Ended => Err(RuleError::Ended {
-            vm: record.vm,
-            term: record.term,
-        }),
+        Mode::Ended => Err(RuleError::Ended { vm: record.vm, term: record.term }),
         Mode::Solo | Mode::Protected(_) => Ok(record),
     }
 }

@@ -34,21 +34,14 @@ impl Decoder {
             .expect("zstd accepts its documented parameters");
         let mut raw = AlignedVec::new();
         raw.resize(BATCH_DECODED_MAX + 1, 0);
-        Decoder {
-            carried: Carried::new(start),
-            raw,
-            decompressor,
-            broken: false,
-        }
+        Decoder { carried: Carried::new(start), raw, decompressor, broken: false }
     }
 
     /// Goes on to another segment. Memory is kept.
     pub fn start(&mut self, start: SegmentStart) {
         self.carried = Carried::new(start);
         self.broken = false;
-        self.decompressor
-            .reset(ResetDirective::SessionOnly)
-            .expect("zstd resets in every state");
+        self.decompressor.reset(ResetDirective::SessionOnly).expect("zstd resets in every state");
     }
 
     /// Decodes the next batch into `batch`, which is cleared first. What arrives there has been validated completely.
@@ -60,15 +53,10 @@ impl Decoder {
         batch.clear();
         let Carried { next, stopped, .. } = &self.carried;
         if self.broken {
-            return Err(DecodeError::Broken {
-                segment: next.segment,
-                sequence: next.sequence,
-            });
+            return Err(DecodeError::Broken { segment: next.segment, sequence: next.sequence });
         }
         if *stopped {
-            return Err(DecodeError::Stopped {
-                sequence: next.sequence,
-            });
+            return Err(DecodeError::Stopped { sequence: next.sequence });
         }
         let result = self.accept(body, batch);
         if result.is_err() {
@@ -85,12 +73,7 @@ impl Decoder {
     }
 
     fn accept(&mut self, body: &[u8], batch: &mut Batch) -> Result<Head, DecodeError> {
-        let SegmentStart {
-            term,
-            sequence,
-            position,
-            ..
-        } = self.carried.next;
+        let SegmentStart { term, sequence, position, .. } = self.carried.next;
         let len = self.decompress(body, sequence)?;
         let raw = &self.raw[..len];
         let columns = rkyv::access::<ArchivedColumns, rancor::Error>(raw)
@@ -99,50 +82,34 @@ impl Decoder {
         let column = |source| DecodeError::Column { sequence, source };
         let head = columns.head().map_err(column)?;
         if head.term != term {
-            return Err(DecodeError::Term {
-                sequence,
-                expected: term,
-                found: head.term,
-            });
+            return Err(DecodeError::Term { sequence, expected: term, found: head.term });
         }
         if head.sequence != sequence {
-            return Err(DecodeError::Sequence {
-                expected: sequence,
-                found: head.sequence,
-            });
+            return Err(DecodeError::Sequence { expected: sequence, found: head.sequence });
         }
         if head.from != position {
-            return Err(DecodeError::Gap {
-                sequence,
-                expected: position,
-                found: head.from,
-            });
+            return Err(DecodeError::Gap { sequence, expected: position, found: head.from });
         }
-        columns
-            .records(&head, batch, &mut self.carried.flows, &mut self.carried.clock)
-            .map_err(column)?;
+        columns.records(&head, batch, &mut self.carried.flows, &mut self.carried.clock).map_err(column)?;
         Ok(self.carried.advance(head, batch, &self.raw[..len]))
     }
 
     /// Decompresses `body` to the front of `raw`, and returns how many bytes there are.
     fn decompress(&mut self, body: &[u8], sequence: u64) -> Result<usize, DecodeError> {
         if body.len() > BODY_MAX {
-            return Err(DecodeError::BodyTooLong {
-                sequence,
-                len: body.len(),
-            });
+            return Err(DecodeError::BodyTooLong { sequence, len: body.len() });
         }
         let mut input = InBuffer::around(body);
         let mut output = OutBuffer::around(&mut self.raw[..]);
         loop {
             let before = (input.pos(), output.pos());
-            self.decompressor
-                .decompress_stream(&mut output, &mut input)
-                .map_err(|error| DecodeError::Compressed {
+            self.decompressor.decompress_stream(&mut output, &mut input).map_err(|error| {
+                DecodeError::Compressed {
                     sequence,
                     offset: input.pos(),
                     problem: zstd_safe::get_error_name(error),
-                })?;
+                }
+            })?;
             if output.pos() > BATCH_DECODED_MAX {
                 return Err(DecodeError::Bomb { sequence });
             }

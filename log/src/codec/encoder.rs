@@ -52,9 +52,7 @@ impl Encoder {
             CParameter::ChecksumFlag(false),
             CParameter::DictIdFlag(false),
         ] {
-            compressor
-                .set_parameter(parameter)
-                .expect("zstd accepts its documented parameters");
+            compressor.set_parameter(parameter).expect("zstd accepts its documented parameters");
         }
         Encoder {
             carried: Carried::new(start),
@@ -69,9 +67,7 @@ impl Encoder {
     pub fn next_segment(&mut self, term: Term) -> SegmentStart {
         let start = self.carried.following(term);
         self.carried = Carried::new(start);
-        self.compressor
-            .reset(ResetDirective::SessionOnly)
-            .expect("zstd resets in every state");
+        self.compressor.reset(ResetDirective::SessionOnly).expect("zstd resets in every state");
         start
     }
 
@@ -89,21 +85,14 @@ impl Encoder {
             chain: self.carried.next.chain,
         };
         self.check(&head, batch)?;
-        self.columns
-            .pack(&head, batch, &mut self.carried.flows, &mut self.carried.clock);
+        self.columns.pack(&head, batch, &mut self.carried.flows, &mut self.carried.clock);
         self.raw.clear();
         self.raw =
             rkyv::api::high::to_bytes_in::<_, rancor::Panic>(&self.columns, std::mem::take(&mut self.raw))
                 .expect("columns of bytes serialize into memory");
-        self.compress().map_err(|problem| EncodeError::Compress {
-            sequence: head.sequence,
-            problem,
-        })?;
+        self.compress().map_err(|problem| EncodeError::Compress { sequence: head.sequence, problem })?;
         let head = self.carried.advance(head, batch, &self.raw);
-        Ok(Encoded {
-            head,
-            body: &self.body,
-        })
+        Ok(Encoded { head, body: &self.body })
     }
 
     /// The start of a segment that would follow now in `term`.
@@ -127,12 +116,7 @@ impl Encoder {
             if low <= at && at <= high {
                 Ok(())
             } else {
-                Err(EncodeError::OutOfRange {
-                    what,
-                    at,
-                    from,
-                    watermark: mark.watermark,
-                })
+                Err(EncodeError::OutOfRange { what, at, from, watermark: mark.watermark })
             }
         };
         inside("the watermark", mark.watermark, from, mark.watermark)?;
@@ -144,11 +128,7 @@ impl Encoder {
             if entry.code == code::CLOCK {
                 if entry.number < last {
                     let (last, now) = (Nanos(last), Nanos(entry.number));
-                    return Err(EncodeError::ClockBackwards {
-                        at: entry.at,
-                        last,
-                        now,
-                    });
+                    return Err(EncodeError::ClockBackwards { at: entry.at, last, now });
                 }
                 last = entry.number;
             }

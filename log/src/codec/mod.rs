@@ -38,13 +38,7 @@ impl SegmentStart {
     /// The beginning of a log.
     #[must_use]
     pub fn first(term: Term) -> SegmentStart {
-        SegmentStart {
-            segment: 0,
-            term,
-            sequence: 0,
-            position: Position::BOOT,
-            chain: Digest::default(),
-        }
+        SegmentStart { segment: 0, term, sequence: 0, position: Position::BOOT, chain: Digest::default() }
     }
 }
 
@@ -59,12 +53,7 @@ struct Carried {
 
 impl Carried {
     fn new(start: SegmentStart) -> Carried {
-        Carried {
-            next: start,
-            flows: FlowTable::default(),
-            clock: 0,
-            stopped: false,
-        }
+        Carried { next: start, flows: FlowTable::default(), clock: 0, stopped: false }
     }
 
     /// Goes past a batch whose uncompressed bytes are `raw`, and links it to the chain.
@@ -75,21 +64,11 @@ impl Carried {
         // A start that came from outside may have the last number there is.
         self.next.sequence = self.next.sequence.saturating_add(1);
         self.next.position = head.mark.watermark;
-        self.stopped = batch
-            .entries()
-            .last()
-            .is_some_and(|entry| entry.code == code::STOP);
-        Head {
-            chain: self.next.chain,
-            ..head
-        }
+        self.stopped = batch.entries().last().is_some_and(|entry| entry.code == code::STOP);
+        Head { chain: self.next.chain, ..head }
     }
 
     fn following(&self, term: Term) -> SegmentStart {
-        SegmentStart {
-            segment: self.next.segment.saturating_add(1),
-            term,
-            ..self.next
-        }
+        SegmentStart { segment: self.next.segment.saturating_add(1), term, ..self.next }
     }
 }

@@ -7,19 +7,8 @@ use super::*;
 use crate::Record;
 
 fn head() -> Head {
-    let mark = Mark {
-        watermark: Position(30),
-        released: Position(20),
-        trail: 9,
-        trail_at: Position(29),
-    };
-    Head {
-        term: Term(1),
-        sequence: 5,
-        from: Position(10),
-        mark,
-        chain: Digest::default(),
-    }
+    let mark = Mark { watermark: Position(30), released: Position(20), trail: 9, trail_at: Position(29) };
+    Head { term: Term(1), sequence: 5, from: Position(10), mark, chain: Digest::default() }
 }
 
 /// The columns of a batch with one record of each kind.
@@ -75,20 +64,12 @@ fn every_contradiction_is_refused_and_named() {
     let cases: [(&str, usize, Change); 23] = [
         ("head", 0, |columns| columns.head.truncate(13)),
         ("head", 0, |columns| columns.head.push(0)),
-        ("head", 0, |columns| {
-            columns.head = head_column([1, 5, u64::MAX, 1, 0, 0])
-        }),
-        ("head", 0, |columns| {
-            columns.head = head_column([1, 5, 10, 20, 31, 0])
-        }),
-        ("head", 0, |columns| {
-            columns.head = head_column([1, 5, 10, 20, 0, 31])
-        }),
+        ("head", 0, |columns| columns.head = head_column([1, 5, u64::MAX, 1, 0, 0])),
+        ("head", 0, |columns| columns.head = head_column([1, 5, 10, 20, 31, 0])),
+        ("head", 0, |columns| columns.head = head_column([1, 5, 10, 20, 0, 31])),
         ("codes", 3, |columns| columns.codes[3] = 6),
         ("codes", 0, |columns| columns.codes[0] = code::STOP),
-        ("codes", BATCH_EVENTS_MAX, |columns| {
-            columns.codes = vec![code::STOP; BATCH_EVENTS_MAX + 1]
-        }),
+        ("codes", BATCH_EVENTS_MAX, |columns| columns.codes = vec![code::STOP; BATCH_EVENTS_MAX + 1]),
         ("steps", 6, |columns| columns.steps[6] = 16),
         ("steps", 6, |columns| {
             columns.steps.pop();
@@ -104,9 +85,7 @@ fn every_contradiction_is_refused_and_named() {
         ("lengths", 4, |columns| columns.lengths = numbers(&[5, 7])),
         ("lengths", 2, |columns| columns.lengths = numbers(&[9217, 7, 7])),
         ("lengths", 3, |columns| columns.lengths = numbers(&[5, 4097, 7])),
-        ("lengths", 3, |columns| {
-            columns.lengths = numbers(&[5, u64::MAX, 7])
-        }),
+        ("lengths", 3, |columns| columns.lengths = numbers(&[5, u64::MAX, 7])),
         ("payload", 5, |columns| columns.payload.truncate(40)),
         ("payload", 6, |columns| columns.payload.push(0)),
     ];
@@ -114,11 +93,7 @@ fn every_contradiction_is_refused_and_named() {
         let mut columns = columns();
         change(&mut columns);
         let error = read(&columns).map(|(head, _)| head).unwrap_err();
-        assert_eq!(
-            (error.column, error.record),
-            (column, record),
-            "case {index}: {error}"
-        );
+        assert_eq!((error.column, error.record), (column, record), "case {index}: {error}");
     }
 }
 

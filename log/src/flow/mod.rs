@@ -73,9 +73,7 @@ impl FlowTable {
             }
             return Ok(());
         };
-        let flow = usize::try_from(slot)
-            .ok()
-            .and_then(|slot| self.flows.get_mut(slot));
+        let flow = usize::try_from(slot).ok().and_then(|slot| self.flows.get_mut(slot));
         let flow = flow.ok_or(Problem("flows", "no such flow"))?;
         let len = columns.lengths.length(FRAME_MAX - flow.len())?;
         let changes = Changes::take(&mut columns.headers)?;

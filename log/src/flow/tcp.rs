@@ -91,13 +91,7 @@ impl Header {
         let mut bytes = [0; LEN_MAX];
         bytes[..len].copy_from_slice(&frame[..len]);
         let verifies = tcp_checksum(frame) == 0;
-        Some(Header {
-            bytes,
-            len,
-            data: (frame.len() - len) as u32,
-            ack_step: 0,
-            verifies,
-        })
+        Some(Header { bytes, len, data: (frame.len() - len) as u32, ack_step: 0, verifies })
     }
 
     /// Length of all headers, bytes.
@@ -106,9 +100,7 @@ impl Header {
     }
 
     pub(super) fn key(&self) -> Key {
-        self.bytes[KEY]
-            .try_into()
-            .expect("addresses and ports have 12 bytes")
+        self.bytes[KEY].try_into().expect("addresses and ports have 12 bytes")
     }
 
     /// How `next`, the following frame of this flow, differs from what is expected; `None` if in more than can be told.
@@ -224,16 +216,9 @@ impl Changes {
             }
         }
         let too_large = || Problem("headers", "a difference that is too large for its field");
-        let narrow = |value| {
-            i16::try_from(unzigzag(value))
-                .map(|value| value as u16)
-                .map_err(|_| too_large())
-        };
-        let wide = |value| {
-            i32::try_from(unzigzag(value))
-                .map(|value| value as u32)
-                .map_err(|_| too_large())
-        };
+        let narrow =
+            |value| i16::try_from(unzigzag(value)).map(|value| value as u16).map_err(|_| too_large());
+        let wide = |value| i32::try_from(unzigzag(value)).map(|value| value as u32).map_err(|_| too_large());
         let [ip_id, seq, ack, window, flags, stamp, echo] = values;
         Ok(Changes {
             ip_id: narrow(ip_id)?,
@@ -270,10 +255,7 @@ fn checksum(start: u64, bytes: &[u8]) -> u16 {
 /// The sum of big-endian 16-bit words, the last one filled with a zero.
 fn sum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks();
-    let sum: u64 = words
-        .iter()
-        .map(|word| u64::from(u16::from_be_bytes(*word)))
-        .sum();
+    let sum: u64 = words.iter().map(|word| u64::from(u16::from_be_bytes(*word))).sum();
     sum + rest.first().map_or(0, |byte| u64::from(*byte) << 8)
 }
 
@@ -298,17 +280,13 @@ fn add32(bytes: &mut [u8], range: Range<usize>, value: u32) {
 /// A segment with a timestamp option and valid checksums.
 #[cfg(test)]
 pub(super) fn tcp_frame(port: u16, seq: u32, ack: u32, ip_id: u16, data: &[u8]) -> Vec<u8> {
-    let mut frame = vec![
-        2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0,
-    ];
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0];
     frame.extend([10, 0, 0, 1, 10, 0, 0, 2]);
     frame.extend(port.to_be_bytes());
     frame.extend(6379u16.to_be_bytes());
     frame.extend(seq.to_be_bytes());
     frame.extend(ack.to_be_bytes());
-    frame.extend([
-        0x80, 0x18, 1, 0xf6, 0, 0, 0, 0, 1, 1, 8, 10, 0, 0, 1, 0, 0, 0, 2, 0,
-    ]);
+    frame.extend([0x80, 0x18, 1, 0xf6, 0, 0, 0, 0, 1, 1, 8, 10, 0, 0, 1, 0, 0, 0, 2, 0]);
     frame.extend(data);
     frame[IP_ID].copy_from_slice(&ip_id.to_be_bytes());
     mend(&mut frame);

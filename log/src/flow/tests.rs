@@ -22,9 +22,7 @@ fn round_trip(frames: &[Vec<u8>]) -> Vec<usize> {
             encode(&mut encoder, &mut decoder, &batch, &mut decoded);
             empty = encoder.raw_len();
         }
-        batch
-            .push(Position::BOOT, Record::Event(Event::Frame(frame)))
-            .unwrap();
+        batch.push(Position::BOOT, Record::Event(Event::Frame(frame))).unwrap();
         encode(&mut encoder, &mut decoder, &batch, &mut decoded);
         sizes.push(encoder.raw_len() - empty);
     }
@@ -39,13 +37,7 @@ fn encode(encoder: &mut Encoder, decoder: &mut Decoder, batch: &Batch, decoded: 
 
 /// A frame from this port, whose other fields follow from `number` as in a connection that sends 10 bytes each time.
 fn frame(port: u16, number: u32) -> Vec<u8> {
-    tcp_frame(
-        port,
-        100 + 10 * number,
-        7 + 5 * number,
-        number as u16,
-        b"0123456789",
-    )
+    tcp_frame(port, 100 + 10 * number, 7 + 5 * number, number as u16, b"0123456789")
 }
 
 #[test]
@@ -69,16 +61,12 @@ fn wrong_checksums_survive() {
 #[test]
 fn more_connections_than_there_is_room_for() {
     let ports = FLOWS_MAX as u16 + 10;
-    let frames: Vec<_> = (0..3)
-        .flat_map(|number| (1..ports).map(move |port| frame(port, number)))
-        .collect();
+    let frames: Vec<_> = (0..3).flat_map(|number| (1..ports).map(move |port| frame(port, number))).collect();
     let sizes = round_trip(&frames);
     // Each one was forgotten before it came again.
     assert!(sizes.iter().all(|size| *size > 60));
     let ports = FLOWS_MAX as u16;
-    let frames: Vec<_> = (0..3)
-        .flat_map(|number| (0..ports).map(move |port| frame(port, number)))
-        .collect();
+    let frames: Vec<_> = (0..3).flat_map(|number| (0..ports).map(move |port| frame(port, number))).collect();
     let sizes = round_trip(&frames);
     assert!(sizes[2 * usize::from(ports)..].iter().all(|size| *size < 24));
 }

@@ -43,10 +43,7 @@ impl FromStr for Address {
     type Err = LinkError;
 
     fn from_str(text: &str) -> Result<Address, LinkError> {
-        let wrong = |problem| LinkError::Address {
-            text: text.to_owned(),
-            problem,
-        };
+        let wrong = |problem| LinkError::Address { text: text.to_owned(), problem };
         if let Some(path) = text.strip_prefix("unix:") {
             return if path.is_empty() {
                 Err(wrong("the path is missing"))
@@ -55,9 +52,7 @@ impl FromStr for Address {
             };
         }
         let (host, port) = text.rsplit_once(':').ok_or(wrong("the port is missing"))?;
-        let port = port
-            .parse()
-            .map_err(|_| wrong("the port is not a number from 0 to 65535"))?;
+        let port = port.parse().map_err(|_| wrong("the port is not a number from 0 to 65535"))?;
         let host = match host.strip_prefix('[') {
             Some(rest) => rest.strip_suffix(']').ok_or(wrong("a bracket is not closed"))?,
             None if host.contains(':') => return Err(wrong("an IPv6 address belongs in brackets")),
@@ -66,10 +61,7 @@ impl FromStr for Address {
         if host.is_empty() {
             return Err(wrong("the host is missing"));
         }
-        Ok(Address::Tcp {
-            host: host.to_owned(),
-            port,
-        })
+        Ok(Address::Tcp { host: host.to_owned(), port })
     }
 }
 
@@ -98,16 +90,10 @@ impl Address {
         plaintext: Plaintext,
     ) -> Result<Vec<SocketAddr>, LinkError> {
         let found = lookup_host((host, port)).await;
-        let found: Vec<_> = found
-            .map_err(|source| LinkError::Dial {
-                address: self.clone(),
-                source,
-            })?
-            .collect();
+        let found: Vec<_> =
+            found.map_err(|source| LinkError::Dial { address: self.clone(), source })?.collect();
         if plaintext == Plaintext::LocalOnly && !found.iter().all(|address| address.ip().is_loopback()) {
-            return Err(LinkError::Plaintext {
-                address: self.clone(),
-            });
+            return Err(LinkError::Plaintext { address: self.clone() });
         }
         Ok(found)
     }
@@ -119,10 +105,7 @@ impl Address {
 ///
 /// [`LinkError::Plaintext`], [`LinkError::Dial`] (also when `timeout` has passed).
 pub async fn dial(address: &Address, plaintext: Plaintext, timeout: Duration) -> Result<Link, LinkError> {
-    let failed = |source| LinkError::Dial {
-        address: address.clone(),
-        source,
-    };
+    let failed = |source| LinkError::Dial { address: address.clone(), source };
     let connect = async {
         match address {
             Address::Tcp { host, port } => {
@@ -156,10 +139,7 @@ impl Listener {
     ///
     /// [`LinkError::Plaintext`], [`LinkError::Listen`].
     pub async fn bind(address: &Address, plaintext: Plaintext) -> Result<Listener, LinkError> {
-        let failed = |source| LinkError::Listen {
-            address: address.clone(),
-            source,
-        };
+        let failed = |source| LinkError::Listen { address: address.clone(), source };
         let socket = match address {
             Address::Tcp { host, port } => {
                 let found = address.resolve(host, *port, plaintext).await?;
@@ -190,10 +170,7 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let address = listener.local_addr().map_err(LinkError::Accept)?;
-                Ok(Address::Tcp {
-                    host: address.ip().to_string(),
-                    port: address.port(),
-                })
+                Ok(Address::Tcp { host: address.ip().to_string(), port: address.port() })
             }
             Socket::Unix(_, path) => Ok(Address::Unix(path.clone())),
         }

@@ -157,10 +157,9 @@ impl LinkError {
                 WireError::NotEchovisor | WireError::UnknownKind { .. } | WireError::TooLong { .. },
             ) => "is it an Echovisor of the same release that is at the other end?",
             LinkError::Timeout { .. } => "the peer hangs, or it is not an Echovisor",
-            LinkError::Refused {
-                code: RefuseCode::Busy,
-                ..
-            } => "a primary has one secondary; stop the other one first",
+            LinkError::Refused { code: RefuseCode::Busy, .. } => {
+                "a primary has one secondary; stop the other one first"
+            }
             LinkError::Fingerprint { .. } => {
                 "use two hosts with the same CPU, kernel and release of Echovisor"
             }

@@ -57,18 +57,8 @@ impl Link {
     ) -> Link {
         let traffic = Arc::new(Traffic::default());
         Link {
-            sender: Sender {
-                io: Box::new(write),
-                buffer: Vec::new(),
-                written: 0,
-                traffic: traffic.clone(),
-            },
-            receiver: Receiver {
-                io: Box::new(read),
-                buffer: Vec::new(),
-                start: 0,
-                traffic,
-            },
+            sender: Sender { io: Box::new(write), buffer: Vec::new(), written: 0, traffic: traffic.clone() },
+            receiver: Receiver { io: Box::new(read), buffer: Vec::new(), start: 0, traffic },
         }
     }
 
@@ -110,10 +100,7 @@ impl Sender {
     ///
     /// [`LinkError::Io`].
     pub async fn flush(&mut self) -> Result<(), LinkError> {
-        let broke = |source| LinkError::Io {
-            doing: "sending",
-            source,
-        };
+        let broke = |source| LinkError::Io { doing: "sending", source };
         while self.queued() > 0 {
             match self.io.write(&self.buffer[self.written..]).await.map_err(broke)? {
                 0 => return Err(broke(io::ErrorKind::WriteZero.into())),
@@ -193,12 +180,10 @@ impl Receiver {
     #[must_use]
     pub fn has_message(&self) -> bool {
         let pending = &self.buffer[self.start..];
-        pending
-            .first_chunk()
-            .is_some_and(|prefix| match wire::prefix(*prefix) {
-                Ok((len, _)) => pending.len() >= PREFIX + len,
-                Err(_) => true,
-            })
+        pending.first_chunk().is_some_and(|prefix| match wire::prefix(*prefix) {
+            Ok((len, _)) => pending.len() >= PREFIX + len,
+            Err(_) => true,
+        })
     }
 
     /// Reads until `len` bytes are there.
@@ -210,10 +195,7 @@ impl Receiver {
             }
             self.buffer.reserve(READ_CHUNK.max(len - self.buffer.len()));
             let read = self.io.read_buf(&mut self.buffer).await;
-            let count = read.map_err(|source| LinkError::Io {
-                doing: "receiving",
-                source,
-            })?;
+            let count = read.map_err(|source| LinkError::Io { doing: "receiving", source })?;
             self.traffic.received.fetch_add(count as u64, Ordering::Relaxed);
             match (count, self.buffer.len()) {
                 (0, 0) => return Err(LinkError::Closed),

@@ -61,21 +61,9 @@ pub async fn welcome(
     resumed: bool,
     timeout: Duration,
 ) -> Result<(), LinkError> {
-    let Ours {
-        vm,
-        node,
-        term,
-        fingerprint,
-    } = ours;
+    let Ours { vm, node, term, fingerprint } = ours;
     let (vm, node, term, fingerprint) = (*vm, *node, *term, fingerprint.digest);
-    let message = Message::Welcome(Welcome {
-        version: VERSION,
-        vm,
-        node,
-        term,
-        fingerprint,
-        resumed,
-    });
+    let message = Message::Welcome(Welcome { version: VERSION, vm, node, term, fingerprint, resumed });
     within(timeout, link.sender.send(&message)).await
 }
 
@@ -111,35 +99,24 @@ fn check_hello(hello: &Hello, ours: &Ours) -> Result<(), LinkError> {
         return Err(LinkError::WrongVm { here: ours.vm, there });
     }
     if hello.fingerprint.digest != ours.fingerprint.digest {
-        return Err(LinkError::Fingerprint {
-            difference: difference(&ours.fingerprint, &hello.fingerprint),
-        });
+        return Err(LinkError::Fingerprint { difference: difference(&ours.fingerprint, &hello.fingerprint) });
     }
     if hello.term > ours.term {
-        return Err(LinkError::Superseded {
-            primary: ours.term,
-            secondary: hello.term,
-        });
+        return Err(LinkError::Superseded { primary: ours.term, secondary: hello.term });
     }
     Ok(())
 }
 
 fn check_welcome(welcome: &Welcome, hello: &Hello) -> Result<(), LinkError> {
     if let Some(here) = hello.vm.filter(|vm| *vm != welcome.vm) {
-        return Err(LinkError::WrongVm {
-            here,
-            there: welcome.vm,
-        });
+        return Err(LinkError::WrongVm { here, there: welcome.vm });
     }
     if welcome.fingerprint != hello.fingerprint.digest {
         let difference = format!("{} there, {} here", welcome.fingerprint, hello.fingerprint.digest);
         return Err(LinkError::Fingerprint { difference });
     }
     if welcome.term < hello.term {
-        return Err(LinkError::Superseded {
-            primary: welcome.term,
-            secondary: hello.term,
-        });
+        return Err(LinkError::Superseded { primary: welcome.term, secondary: hello.term });
     }
     Ok(())
 }
@@ -171,10 +148,7 @@ fn unexpected(expected: MessageKind, found: Message<'_>) -> LinkError {
     match found {
         Message::Refuse(Refuse { code, text }) => LinkError::Refused { code, text },
         Message::Bye(text) => LinkError::Bye(text),
-        other => LinkError::Unexpected {
-            expected,
-            found: other.kind(),
-        },
+        other => LinkError::Unexpected { expected, found: other.kind() },
     }
 }
 
@@ -182,7 +156,5 @@ async fn within<T>(
     timeout: Duration,
     work: impl Future<Output = Result<T, LinkError>>,
 ) -> Result<T, LinkError> {
-    tokio::time::timeout(timeout, work)
-        .await
-        .unwrap_or(Err(LinkError::Timeout { after: timeout }))
+    tokio::time::timeout(timeout, work).await.unwrap_or(Err(LinkError::Timeout { after: timeout }))
 }

@@ -68,14 +68,7 @@ impl Hello {
     /// A hello in this version of the protocol, for someone who holds nothing yet.
     #[must_use]
     pub fn new(node: NodeId, fingerprint: Fingerprint) -> Hello {
-        Hello {
-            version: VERSION,
-            node,
-            fingerprint,
-            vm: None,
-            term: Term(0),
-            resume: None,
-        }
+        Hello { version: VERSION, node, fingerprint, vm: None, term: Term(0), resume: None }
     }
 }
 
@@ -140,10 +133,7 @@ impl RefuseCode {
     pub fn from_code(code: u16) -> RefuseCode {
         use RefuseCode::{Busy, Fingerprint, Other, Protocol, Superseded, Version, WrongVm};
         let known = [Version, WrongVm, Fingerprint, Superseded, Busy, Protocol];
-        known
-            .into_iter()
-            .find(|known| *known as u16 == code)
-            .unwrap_or(Other)
+        known.into_iter().find(|known| *known as u16 == code).unwrap_or(Other)
     }
 }
 

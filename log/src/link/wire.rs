@@ -42,11 +42,7 @@ pub(crate) fn prefix(bytes: [u8; PREFIX]) -> Result<(usize, MessageKind), WireEr
     let [a, b, c, d, kind] = bytes;
     let len = u32::from_le_bytes([a, b, c, d]) as usize;
     let kind = MessageKind::from_code(kind).ok_or(WireError::UnknownKind { kind })?;
-    if len > kind.longest() {
-        Err(WireError::TooLong { kind, len })
-    } else {
-        Ok((len, kind))
-    }
+    if len > kind.longest() { Err(WireError::TooLong { kind, len }) } else { Ok((len, kind)) }
 }
 
 /// Appends a message, prefix included.
@@ -61,53 +57,18 @@ pub(crate) fn encode(message: &Message<'_>, out: &mut Vec<u8>) -> Result<(), Wir
     let kind = message.kind();
     out.extend_from_slice(&[0, 0, 0, 0, kind as u8]);
     match message {
-        Message::Hello(Hello {
-            version,
-            node,
-            fingerprint,
-            vm,
-            term,
-            resume,
-        }) => {
+        Message::Hello(Hello { version, node, fingerprint, vm, term, resume }) => {
             out.extend_from_slice(&MAGIC);
             out.extend_from_slice(&version.to_le_bytes());
             let Fingerprint { text, digest } = fingerprint;
-            let fingerprint = Fingerprint {
-                text: cut(text).to_owned(),
-                digest: *digest,
-            };
-            archive(
-                out,
-                &HelloBody {
-                    node: *node,
-                    fingerprint,
-                    vm: *vm,
-                    term: *term,
-                    resume: *resume,
-                },
-            );
+            let fingerprint = Fingerprint { text: cut(text).to_owned(), digest: *digest };
+            archive(out, &HelloBody { node: *node, fingerprint, vm: *vm, term: *term, resume: *resume });
         }
-        Message::Welcome(Welcome {
-            version,
-            vm,
-            node,
-            term,
-            fingerprint,
-            resumed,
-        }) => {
+        Message::Welcome(Welcome { version, vm, node, term, fingerprint, resumed }) => {
             out.extend_from_slice(&MAGIC);
             out.extend_from_slice(&version.to_le_bytes());
             let (vm, node, term, fingerprint, resumed) = (*vm, *node, *term, *fingerprint, *resumed);
-            archive(
-                out,
-                &WelcomeBody {
-                    vm,
-                    node,
-                    term,
-                    fingerprint,
-                    resumed,
-                },
-            );
+            archive(out, &WelcomeBody { vm, node, term, fingerprint, resumed });
         }
         Message::Refuse(Refuse { code, text }) => {
             out.extend_from_slice(&(*code as u16).to_le_bytes());
@@ -119,30 +80,15 @@ pub(crate) fn encode(message: &Message<'_>, out: &mut Vec<u8>) -> Result<(), Wir
         Message::Ready(ready) => archive(out, ready),
         Message::Grant(position) => varint::put(out, position.0),
         Message::SegmentStart(start) => archive(out, start),
-        Message::Heartbeat(Heartbeat {
-            stamp,
-            watermark,
-            released,
-        }) => {
+        Message::Heartbeat(Heartbeat { stamp, watermark, released }) => {
             put_all(out, [*stamp, watermark.0, released.0]);
         }
-        Message::Ack(Ack {
-            sequence,
-            executed,
-            echo,
-            durable,
-        }) => {
+        Message::Ack(Ack { sequence, executed, echo, durable }) => {
             put_all(out, [*sequence, executed.0, *echo]);
             out.push(u8::from(*durable));
         }
         Message::Diverged(Diverged { position, text }) => {
-            archive(
-                out,
-                &Diverged {
-                    position: *position,
-                    text: cut(text).to_owned(),
-                },
-            );
+            archive(out, &Diverged { position: *position, text: cut(text).to_owned() });
         }
         Message::Bye(text) => out.extend_from_slice(cut(text).as_bytes()),
     }
@@ -161,49 +107,18 @@ pub(crate) fn decode(kind: MessageKind, body: &[u8]) -> Result<Message<'_>, Wire
     Ok(match kind {
         MessageKind::Hello => {
             let (version, rest) = read.version()?;
-            let HelloBody {
-                node,
-                fingerprint,
-                vm,
-                term,
-                resume,
-            } = rest.unarchive()?;
-            Message::Hello(Hello {
-                version,
-                node,
-                fingerprint,
-                vm,
-                term,
-                resume,
-            })
+            let HelloBody { node, fingerprint, vm, term, resume } = rest.unarchive()?;
+            Message::Hello(Hello { version, node, fingerprint, vm, term, resume })
         }
         MessageKind::Welcome => {
             let (version, rest) = read.version()?;
-            let WelcomeBody {
-                vm,
-                node,
-                term,
-                fingerprint,
-                resumed,
-            } = rest.unarchive()?;
-            Message::Welcome(Welcome {
-                version,
-                vm,
-                node,
-                term,
-                fingerprint,
-                resumed,
-            })
+            let WelcomeBody { vm, node, term, fingerprint, resumed } = rest.unarchive()?;
+            Message::Welcome(Welcome { version, vm, node, term, fingerprint, resumed })
         }
         MessageKind::Refuse => {
-            let (code, text) = body
-                .split_first_chunk()
-                .ok_or_else(|| read.malformed("code", "cut off"))?;
+            let (code, text) = body.split_first_chunk().ok_or_else(|| read.malformed("code", "cut off"))?;
             let code = RefuseCode::from_code(u16::from_le_bytes(*code));
-            Message::Refuse(Refuse {
-                code,
-                text: Body { kind, bytes: text }.text()?,
-            })
+            Message::Refuse(Refuse { code, text: Body { kind, bytes: text }.text()? })
         }
         MessageKind::ImageBegin => Message::ImageBegin(read.unarchive()?),
         MessageKind::ImageChunk => Message::ImageChunk(body),
@@ -226,12 +141,7 @@ pub(crate) fn decode(kind: MessageKind, body: &[u8]) -> Result<Message<'_>, Wire
         MessageKind::Ack => {
             let ([sequence, executed, echo], flag) =
                 read.numbers(["sequence", "executed", "echo"], &[0, 1])?;
-            Message::Ack(Ack {
-                sequence,
-                executed: Position(executed),
-                echo,
-                durable: flag == Some(1),
-            })
+            Message::Ack(Ack { sequence, executed: Position(executed), echo, durable: flag == Some(1) })
         }
         MessageKind::Diverged => Message::Diverged(read.unarchive()?),
         MessageKind::Bye => Message::Bye(read.text()?),
@@ -247,11 +157,7 @@ struct Body<'a> {
 
 impl<'a> Body<'a> {
     fn malformed(&self, field: &'static str, problem: impl Into<String>) -> WireError {
-        WireError::Malformed {
-            kind: self.kind,
-            field,
-            problem: problem.into(),
-        }
+        WireError::Malformed { kind: self.kind, field, problem: problem.into() }
     }
 
     /// Checks magic and version, which stand before anything that may differ between versions.

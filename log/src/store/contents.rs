@@ -35,22 +35,13 @@ impl Contents {
         let indexed = index.segments()?;
         let mut checkpoints = index.checkpoints()?;
         let mut counts = BTreeMap::new();
-        checkpoints
-            .iter()
-            .for_each(|checkpoint| *counts.entry(checkpoint.segment).or_insert(0) += 1);
+        checkpoints.iter().for_each(|checkpoint| *counts.entry(checkpoint.segment).or_insert(0) += 1);
 
         let newest = present.last().copied();
         let (mut segments, mut rescanned, mut damaged) = (Vec::new(), BTreeSet::new(), Vec::new());
-        for number in present
-            .iter()
-            .chain(indexed.keys())
-            .copied()
-            .collect::<BTreeSet<_>>()
-        {
+        for number in present.iter().chain(indexed.keys()).copied().collect::<BTreeSet<_>>() {
             let known = indexed.get(&number);
-            let len = fs::metadata(layout.segment(number))
-                .ok()
-                .map(|metadata| metadata.len());
+            let len = fs::metadata(layout.segment(number)).ok().map(|metadata| metadata.len());
             if let Some(known) = known
                 && known.sealed
                 && counts.get(&number).copied().unwrap_or(0) == known.checkpoints
@@ -82,13 +73,7 @@ impl Contents {
         }
         checkpoints.sort_by_key(|checkpoint| checkpoint.position);
         let written = segments.iter().map(|segment| segment.start.term).max();
-        Ok(Contents {
-            segments,
-            checkpoints,
-            rescanned,
-            damaged,
-            term: index.newest_term()?.max(written),
-        })
+        Ok(Contents { segments, checkpoints, rescanned, damaged, term: index.newest_term()?.max(written) })
     }
 }
 
@@ -104,31 +89,17 @@ pub(crate) fn open_segment(
     };
     let newest = segments.last().map(|segment| segment.start.segment);
     let path = layout.segment(number);
-    let reader = SegmentReader::open(
-        &path,
-        header.vm,
-        number,
-        end_of(Some(&segments[place]), newest, number),
-    )?;
+    let reader =
+        SegmentReader::open(&path, header.vm, number, end_of(Some(&segments[place]), newest, number))?;
     let start = *reader.start();
     if let Some(previous) = place.checked_sub(1).map(|place| &segments[place])
         && previous.sealed
         && previous.next_sequence == start.sequence
         && (previous.chain, previous.last) != (start.chain, start.position)
     {
-        let kind = DamageKind::Chain {
-            previous: previous.start.segment,
-        };
+        let kind = DamageKind::Chain { previous: previous.start.segment };
         let (first, last) = (start.position, start.position);
-        let damage = Damage {
-            file: path,
-            segment: number,
-            offset: 0,
-            kind,
-            first,
-            last,
-            batches: 0,
-        };
+        let damage = Damage { file: path, segment: number, offset: 0, kind, first, last, batches: 0 };
         return Err(Box::new(damage).into());
     }
     Ok(reader)
@@ -139,8 +110,6 @@ fn end_of(known: Option<&Segment>, newest: Option<u64>, number: u64) -> End {
     match known {
         Some(known) if known.sealed => End::Sealed,
         _ if newest != Some(number) => End::Sealed,
-        known => End::Open {
-            durable: known.map_or(0, |known| known.bytes),
-        },
+        known => End::Open { durable: known.map_or(0, |known| known.bytes) },
     }
 }

@@ -19,13 +19,7 @@ pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
 
 /// Opens a file for writing that only its owner can read; what it held is gone.
 pub(crate) fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
+    OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
 /// Writes a file so that at any time either all of `bytes` or what was there before stands under `path`. Returns the file,
@@ -41,10 +35,6 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<File> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
-    sync_dir(if dir.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        dir
-    })?;
+    sync_dir(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })?;
     Ok(file)
 }

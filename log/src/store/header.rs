@@ -36,10 +36,7 @@ impl Header {
             return Err(StoreError::HeaderTooLong { len, max: CONFIG_MAX });
         }
         let mut header = self.clone();
-        header
-            .fingerprint
-            .text
-            .truncate(header.fingerprint.text.floor_char_boundary(TEXT_MAX));
+        header.fingerprint.text.truncate(header.fingerprint.text.floor_char_boundary(TEXT_MAX));
         let body = rkyv::to_bytes::<rancor::Panic>(&header).expect("plain values serialize into memory");
         files::write_whole(path, &envelope::seal(MAGIC, &body)).map_err(StoreError::io("writing", path))?;
         Ok(())
@@ -47,10 +44,7 @@ impl Header {
 
     pub(crate) fn read(path: &Path) -> Result<Header, StoreError> {
         let mut file = File::open(path).map_err(StoreError::io("opening", path))?;
-        let wrong = |problem: String| StoreError::Header {
-            file: path.to_owned(),
-            problem,
-        };
+        let wrong = |problem: String| StoreError::Header { file: path.to_owned(), problem };
         let body = envelope::open(MAGIC, BODY_MAX, &mut file).map_err(|error| wrong(error.to_string()))?;
         rkyv::from_bytes::<Header, rancor::Error>(&body)
             .map_err(|_| wrong("its body is not laid out as a header".to_owned()))

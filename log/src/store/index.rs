@@ -34,12 +34,7 @@ pub struct Segment {
 impl Segment {
     /// A segment that has just begun; `bytes` are those of its file's header.
     pub(crate) fn begin(start: SegmentStart, bytes: u64) -> Segment {
-        let SegmentStart {
-            sequence,
-            position,
-            chain,
-            ..
-        } = start;
+        let SegmentStart { sequence, position, chain, .. } = start;
         Segment {
             start,
             last: position,
@@ -88,20 +83,11 @@ impl Index {
     pub(crate) fn open(path: &Path) -> Result<Index, StoreError> {
         let wrong = |source| index_error(path, source);
         // Nothing is to be durable by itself, only by `flush`.
-        let config = sled::Config::new()
-            .path(path)
-            .cache_capacity(16 << 20)
-            .flush_every_ms(None);
+        let config = sled::Config::new().path(path).cache_capacity(16 << 20).flush_every_ms(None);
         let db = config.open().map_err(wrong)?;
         let tree = |name| db.open_tree(name).map_err(wrong);
         let (segments, checkpoints, terms) = (tree("segments")?, tree("checkpoints")?, tree("terms")?);
-        Ok(Index {
-            path: path.to_owned(),
-            db,
-            segments,
-            checkpoints,
-            terms,
-        })
+        Ok(Index { path: path.to_owned(), db, segments, checkpoints, terms })
     }
 
     /// All segments by number. An entry that can't be read is left out: its segment is read instead.
@@ -129,11 +115,7 @@ impl Index {
             if let (Some(position), Some((digest, segment))) = (number(&key), value.split_first_chunk())
                 && let Some(segment) = number(segment)
             {
-                found.push(Checkpoint {
-                    position: Position(position),
-                    digest: Digest(*digest),
-                    segment,
-                });
+                found.push(Checkpoint { position: Position(position), digest: Digest(*digest), segment });
             }
         }
         Ok(found)
@@ -141,22 +123,13 @@ impl Index {
 
     /// Sets a segment's entry and adds checkpoints to it.
     pub(crate) fn put(&self, segment: &Segment, checkpoints: &[Checkpoint]) -> Result<(), StoreError> {
-        for Checkpoint {
-            position,
-            digest,
-            segment,
-        } in checkpoints
-        {
+        for Checkpoint { position, digest, segment } in checkpoints {
             let value = [&digest.0[..], &segment.to_be_bytes()].concat();
-            self.checkpoints
-                .insert(position.0.to_be_bytes(), value)
-                .map_err(|source| self.wrong(source))?;
+            self.checkpoints.insert(position.0.to_be_bytes(), value).map_err(|source| self.wrong(source))?;
         }
         let value = rkyv::to_bytes::<rancor::Panic>(segment).expect("plain values serialize into memory");
         let key = segment.start.segment.to_be_bytes();
-        self.segments
-            .insert(key, &value[..])
-            .map_err(|source| self.wrong(source))?;
+        self.segments.insert(key, &value[..]).map_err(|source| self.wrong(source))?;
         Ok(())
     }
 
@@ -165,9 +138,7 @@ impl Index {
         for checkpoint in self.checkpoints()? {
             if checkpoint.segment == segment.start.segment {
                 let key = checkpoint.position.0.to_be_bytes();
-                self.checkpoints
-                    .remove(key)
-                    .map_err(|source| self.wrong(source))?;
+                self.checkpoints.remove(key).map_err(|source| self.wrong(source))?;
             }
         }
         self.put(segment, checkpoints)
@@ -175,9 +146,7 @@ impl Index {
 
     /// Remembers a term.
     pub(crate) fn put_term(&self, term: Term) -> Result<(), StoreError> {
-        self.terms
-            .insert(term.0.to_be_bytes(), &[])
-            .map_err(|source| self.wrong(source))?;
+        self.terms.insert(term.0.to_be_bytes(), &[]).map_err(|source| self.wrong(source))?;
         Ok(())
     }
 
@@ -196,14 +165,9 @@ impl Index {
     fn wrong(&self, source: sled::Error) -> StoreError {
         match &source {
             sled::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
-                StoreError::DiskFull {
-                    file: self.path.clone(),
-                }
+                StoreError::DiskFull { file: self.path.clone() }
             }
-            _ => StoreError::Index {
-                file: self.path.clone(),
-                source,
-            },
+            _ => StoreError::Index { file: self.path.clone(), source },
         }
     }
 }
@@ -214,9 +178,9 @@ fn index_error(path: &Path, source: sled::Error) -> StoreError {
     match source {
         sled::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull => StoreError::DiskFull { file },
         // sled has no kind for this. The recording's lock is held, so it is another reader that opens it just now.
-        sled::Error::Io(error) if error.to_string().contains("could not acquire lock") => StoreError::InUse {
-            dir: path.parent().unwrap_or(path).to_owned(),
-        },
+        sled::Error::Io(error) if error.to_string().contains("could not acquire lock") => {
+            StoreError::InUse { dir: path.parent().unwrap_or(path).to_owned() }
+        }
         source => StoreError::Index { file, source },
     }
 }

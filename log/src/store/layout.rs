@@ -44,9 +44,7 @@ impl Layout {
 
     pub(crate) fn read_header(&self) -> Result<Header, StoreError> {
         if !self.header().exists() {
-            return Err(StoreError::NoRecording {
-                dir: self.dir.clone(),
-            });
+            return Err(StoreError::NoRecording { dir: self.dir.clone() });
         }
         Header::read(&self.header())
     }
@@ -61,9 +59,7 @@ impl Layout {
         };
         match taken {
             Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
-                dir: self.dir.clone(),
-            }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::InUse { dir: self.dir.clone() }),
             Err(TryLockError::Error(source)) => Err(StoreError::io("locking", path)(source)),
         }
     }

@@ -51,29 +51,15 @@ impl SegmentReader {
         let file = SegmentFile::open(path).map_err(damage)?;
         let header = file.header();
         if header.vm != vm {
-            return Err(damage(DamageKind::Foreign {
-                expected: vm,
-                found: header.vm,
-            }));
+            return Err(damage(DamageKind::Foreign { expected: vm, found: header.vm }));
         }
         let start = header.start;
         if start.segment != number {
-            return Err(damage(DamageKind::Header(format!(
-                "it is that of segment {}",
-                start.segment
-            ))));
+            return Err(damage(DamageKind::Header(format!("it is that of segment {}", start.segment))));
         }
         let seen = Segment::begin(start, file.offset());
         let decoder = Decoder::new(start);
-        Ok(SegmentReader {
-            path: path.to_owned(),
-            file,
-            decoder,
-            seen,
-            end,
-            torn: None,
-            done: false,
-        })
+        Ok(SegmentReader { path: path.to_owned(), file, decoder, seen, end, torn: None, done: false })
     }
 
     /// Where the segment begins.
@@ -142,10 +128,7 @@ impl SegmentReader {
     fn read(&mut self, batch: &mut Batch) -> Result<Option<Head>, DamageKind> {
         match self.file.next()? {
             Found::Batch => {
-                let head = self
-                    .decoder
-                    .decode(self.file.body(), batch)
-                    .map_err(DamageKind::Decode)?;
+                let head = self.decoder.decode(self.file.body(), batch).map_err(DamageKind::Decode)?;
                 let checkpoints = checkpoints_of(batch, 0).count() as u64;
                 self.seen.last = head.mark.watermark;
                 self.seen.next_sequence = head.sequence.saturating_add(1);
@@ -162,41 +145,18 @@ impl SegmentReader {
             }
             Found::Open => match self.end {
                 End::Open { durable } if self.file.offset() >= durable => Ok(None),
-                End::Open { durable } => Err(DamageKind::Truncated {
-                    missing: durable - self.file.offset(),
-                }),
-                End::Sealed => Err(DamageKind::Truncated {
-                    missing: RECORD_PREFIX as u64,
-                }),
+                End::Open { durable } => Err(DamageKind::Truncated { missing: durable - self.file.offset() }),
+                End::Sealed => Err(DamageKind::Truncated { missing: RECORD_PREFIX as u64 }),
             },
         }
     }
 
     fn check_end(&mut self, trailer: Trailer) -> Result<(), DamageKind> {
-        let Segment {
-            next_sequence,
-            last,
-            chain,
-            checkpoints,
-            ..
-        } = self.seen;
-        if trailer
-            != (Trailer {
-                sequence: next_sequence,
-                position: last,
-                chain,
-                checkpoints,
-            })
-        {
-            return Err(DamageKind::End(
-                "sequence, position, hash chain or checkpoints differ",
-            ));
+        let Segment { next_sequence, last, chain, checkpoints, .. } = self.seen;
+        if trailer != (Trailer { sequence: next_sequence, position: last, chain, checkpoints }) {
+            return Err(DamageKind::End("sequence, position, hash chain or checkpoints differ"));
         }
-        if self.file.is_at_end()? {
-            Ok(())
-        } else {
-            Err(DamageKind::End("bytes follow it"))
-        }
+        if self.file.is_at_end()? { Ok(()) } else { Err(DamageKind::End("bytes follow it")) }
     }
 
     fn damage(&self, kind: DamageKind) -> Damage {
@@ -215,11 +175,7 @@ impl SegmentReader {
 /// The checkpoints of a batch.
 pub(crate) fn checkpoints_of(batch: &Batch, segment: u64) -> impl Iterator<Item = Checkpoint> {
     batch.records().filter_map(move |record| match record.what {
-        Record::Checkpoint(digest) => Some(Checkpoint {
-            position: record.at,
-            digest,
-            segment,
-        }),
+        Record::Checkpoint(digest) => Some(Checkpoint { position: record.at, digest, segment }),
         _ => None,
     })
 }

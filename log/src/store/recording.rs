@@ -49,12 +49,7 @@ impl Recording {
             }
         };
         let contents = Contents::find(&layout, &header, &index)?;
-        Ok(Recording {
-            layout,
-            contents,
-            header,
-            _lock: lock,
-        })
+        Ok(Recording { layout, contents, header, _lock: lock })
     }
 
     /// Who is recorded.

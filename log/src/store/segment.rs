@@ -74,10 +74,7 @@ fn put(out: &mut Vec<u8>, len: u32, body: &[u8]) {
 }
 
 fn len_check(len: [u8; 4]) -> [u8; 4] {
-    *blake3::hash(&len)
-        .as_bytes()
-        .first_chunk()
-        .expect("a hash has 32 bytes")
+    *blake3::hash(&len).as_bytes().first_chunk().expect("a hash has 32 bytes")
 }
 
 fn body_check(len: [u8; 4], body: &[u8]) -> [u8; 16] {
@@ -120,12 +117,7 @@ impl SegmentFile {
         let header = rkyv::from_bytes::<FileHeader, rancor::Error>(&body);
         let header = header.map_err(|_| DamageKind::Header("it is not laid out as one".to_owned()))?;
         let offset = (envelope::PREFIX + body.len()) as u64;
-        Ok(SegmentFile {
-            file,
-            header,
-            offset,
-            body: AlignedVec::new(),
-        })
+        Ok(SegmentFile { file, header, offset, body: AlignedVec::new() })
     }
 
     pub(crate) fn header(&self) -> &FileHeader {
@@ -149,14 +141,10 @@ impl SegmentFile {
             RECORD_PREFIX => {}
             0 => return Ok(Found::Open),
             got => {
-                return Err(DamageKind::Truncated {
-                    missing: (RECORD_PREFIX - got) as u64,
-                });
+                return Err(DamageKind::Truncated { missing: (RECORD_PREFIX - got) as u64 });
             }
         }
-        let [len, found, ..] = *prefix.as_chunks().0 else {
-            unreachable!("24 bytes hold two numbers")
-        };
+        let [len, found, ..] = *prefix.as_chunks().0 else { unreachable!("24 bytes hold two numbers") };
         if found != len_check(len) {
             return Err(DamageKind::Changed { part: "length" });
         }
@@ -171,9 +159,7 @@ impl SegmentFile {
         self.body = body;
         let got = got?;
         if got < size {
-            return Err(DamageKind::Truncated {
-                missing: (size - got) as u64,
-            });
+            return Err(DamageKind::Truncated { missing: (size - got) as u64 });
         }
         if prefix[8..] != body_check(len, &self.body) {
             return Err(DamageKind::Changed { part: "body" });

@@ -66,15 +66,7 @@ impl Store {
         // Last: a recording exists as soon as it has a header.
         header.write(&layout.header())?;
         let header = header.clone();
-        Ok(Store {
-            layout,
-            header,
-            index,
-            segments: Vec::new(),
-            open: None,
-            term: None,
-            _lock: lock,
-        })
+        Ok(Store { layout, header, index, segments: Vec::new(), open: None, term: None, _lock: lock })
     }
 
     /// Opens a recording to continue it. A segment that a crash left open is cut behind its last whole batch and sealed.
@@ -91,40 +83,23 @@ impl Store {
         let mut contents = Contents::find(&layout, &header, &index)?;
         if let Some(last) = contents.segments.last_mut() {
             let number = last.start.segment;
-            if let Some(place) = contents
-                .damaged
-                .iter()
-                .position(|damage| damage.segment >= number)
-            {
+            if let Some(place) = contents.damaged.iter().position(|damage| damage.segment >= number) {
                 return Err(Box::new(contents.damaged.swap_remove(place)).into());
             }
             if !last.sealed {
                 *last = seal_left(&layout, *last)?;
             }
         }
-        for segment in contents
-            .segments
-            .iter()
-            .filter(|segment| contents.rescanned.contains(&segment.start.segment))
+        for segment in
+            contents.segments.iter().filter(|segment| contents.rescanned.contains(&segment.start.segment))
         {
             let number = segment.start.segment;
-            let checkpoints = contents
-                .checkpoints
-                .iter()
-                .filter(|checkpoint| checkpoint.segment == number);
+            let checkpoints = contents.checkpoints.iter().filter(|checkpoint| checkpoint.segment == number);
             index.replace(segment, &checkpoints.copied().collect::<Vec<_>>())?;
         }
         index.flush()?;
         let (segments, term) = (contents.segments, contents.term);
-        Ok(Store {
-            layout,
-            header,
-            index,
-            segments,
-            open: None,
-            term,
-            _lock: lock,
-        })
+        Ok(Store { layout, header, index, segments, open: None, term, _lock: lock })
     }
 
     /// Who is recorded.
@@ -148,9 +123,7 @@ impl Store {
     /// Where the log goes on: the start of the next segment.
     #[must_use]
     pub fn next_start(&self, term: Term) -> SegmentStart {
-        self.segments
-            .last()
-            .map_or_else(|| SegmentStart::first(term), |segment| segment.following(term))
+        self.segments.last().map_or_else(|| SegmentStart::first(term), |segment| segment.following(term))
     }
 
     /// Begins a segment; the one before is sealed. Where a secondary was away and took a new image, it may leave a gap.
@@ -162,21 +135,11 @@ impl Store {
         self.check_start(start)?;
         self.seal()?;
         let path = self.layout.segment(start.segment);
-        let bytes = FileHeader {
-            vm: self.header.vm,
-            start: *start,
-        }
-        .to_bytes();
+        let bytes = FileHeader { vm: self.header.vm, start: *start }.to_bytes();
         let file = files::write_whole(&path, &bytes).map_err(StoreError::io("creating", &path))?;
         let len = bytes.len() as u64;
-        self.open = Some(Open {
-            path,
-            file,
-            len,
-            checkpoints: Vec::new(),
-            record: Vec::new(),
-            broken: false,
-        });
+        self.open =
+            Some(Open { path, file, len, checkpoints: Vec::new(), record: Vec::new(), broken: false });
         self.segments.push(Segment::begin(*start, len));
         self.term = self.term.max(Some(start.term));
         Ok(())
@@ -198,8 +161,7 @@ impl Store {
         segment::put_record(&mut open.record, body);
         open.append()?;
         let before = open.checkpoints.len();
-        open.checkpoints
-            .extend(checkpoints_of(batch, segment.start.segment));
+        open.checkpoints.extend(checkpoints_of(batch, segment.start.segment));
         segment.checkpoints += (open.checkpoints.len() - before) as u64;
         segment.last = head.mark.watermark;
         segment.next_sequence = head.sequence.saturating_add(1);
@@ -288,17 +250,12 @@ impl Open {
     /// Writes `record` behind the last whole record.
     fn append(&mut self) -> Result<(), StoreError> {
         if self.broken {
-            return Err(StoreError::Broken {
-                file: self.path.clone(),
-            });
+            return Err(StoreError::Broken { file: self.path.clone() });
         }
         let written = self.file.write_all(&self.record);
         if let Err(error) = written {
             // Half a record must not stand before a whole one.
-            let undone = self
-                .file
-                .set_len(self.len)
-                .and_then(|()| self.file.seek(SeekFrom::Start(self.len)));
+            let undone = self.file.set_len(self.len).and_then(|()| self.file.seek(SeekFrom::Start(self.len)));
             self.broken = undone.is_err();
             return Err(StoreError::io("writing", &self.path)(error));
         }
@@ -308,9 +265,7 @@ impl Open {
 
     fn sync(&mut self) -> Result<(), StoreError> {
         if self.broken {
-            return Err(StoreError::Broken {
-                file: self.path.clone(),
-            });
+            return Err(StoreError::Broken { file: self.path.clone() });
         }
         self.file.sync_data().map_err(|error| {
             // The kernel may have dropped what it could not write: trying again would report success without it.
@@ -333,37 +288,18 @@ fn seal_left(layout: &Layout, segment: Segment) -> Result<Segment, StoreError> {
         file.sync_all()
     };
     write().map_err(StoreError::io("sealing", &path))?;
-    Ok(Segment {
-        bytes: segment.bytes + bytes.len() as u64,
-        sealed: true,
-        ..segment
-    })
+    Ok(Segment { bytes: segment.bytes + bytes.len() as u64, sealed: true, ..segment })
 }
 
 fn trailer(segment: &Segment) -> Trailer {
-    let Segment {
-        next_sequence,
-        last,
-        chain,
-        checkpoints,
-        ..
-    } = *segment;
-    Trailer {
-        sequence: next_sequence,
-        position: last,
-        chain,
-        checkpoints,
-    }
+    let Segment { next_sequence, last, chain, checkpoints, .. } = *segment;
+    Trailer { sequence: next_sequence, position: last, chain, checkpoints }
 }
 
 fn in_order<T: PartialEq + ToString>(what: &'static str, expected: T, found: T) -> Result<(), StoreError> {
     if expected == found {
         Ok(())
     } else {
-        Err(StoreError::OutOfOrder {
-            what,
-            expected: expected.to_string(),
-            found: found.to_string(),
-        })
+        Err(StoreError::OutOfOrder { what, expected: expected.to_string(), found: found.to_string() })
     }
 }

@@ -61,13 +61,7 @@ impl Clients {
                 stamps: [random.next() as u32, 1000],
             })
             .collect();
-        Clients {
-            connections,
-            random,
-            value,
-            timestamps,
-            sent: 0,
-        }
+        Clients { connections, random, value, timestamps, sent: 0 }
     }
 
     /// The next request, as an Ethernet frame with valid checksums.
@@ -81,12 +75,8 @@ impl Clients {
             _ => "xxx".to_owned(),
         };
         let mut request = String::new();
-        write!(
-            request,
-            "*3\r\n$3\r\nSET\r\n$16\r\nkey:{key:012}\r\n${}\r\n{value}\r\n",
-            value.len()
-        )
-        .unwrap();
+        write!(request, "*3\r\n$3\r\nSET\r\n$16\r\nkey:{key:012}\r\n${}\r\n{value}\r\n", value.len())
+            .unwrap();
         let index = self.random.below(self.connections.len() as u64) as usize;
         let connection = &mut self.connections[index];
         connection.stamps[0] = connection.stamps[0].wrapping_add((self.sent / 64) as u32 % 3);
@@ -109,10 +99,7 @@ fn tcp_frame(connection: &Connection, data: &[u8], timestamps: bool) -> Vec<u8> 
     tcp.extend([if timestamps { 0x80 } else { 0x50 }, 0x18, 0x01, 0xf6, 0, 0, 0, 0]);
     if timestamps {
         tcp.extend([1, 1, 8, 10]);
-        connection
-            .stamps
-            .iter()
-            .for_each(|stamp| tcp.extend(stamp.to_be_bytes()));
+        connection.stamps.iter().for_each(|stamp| tcp.extend(stamp.to_be_bytes()));
     }
     tcp.extend(data);
     let mut ip = vec![0x45, 0];

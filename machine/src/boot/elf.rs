@@ -118,7 +118,7 @@ impl<'a> Image<'a> {
         let mut stretches = Vec::new();
         let functions = self.functions()?;
         for (address, bytes) in self.executable()? {
-            let range = address..address + bytes.len() as u64;
+            let range = address..address.saturating_add(bytes.len() as u64);
             let mut starts: Vec<u64> = functions
                 .iter()
                 .map(|(function, _)| function.start)

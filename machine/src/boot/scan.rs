@@ -35,28 +35,23 @@ pub(super) fn scan(code: &[(u64, &[u8])]) -> Result<(), Forbidden> {
 
 fn is_forbidden(instruction: &Instruction) -> bool {
     use Mnemonic::{
-        Cpuid, Rdpid, Rdpmc, Rdpru, Rdrand, Rdseed, Rdtsc, Rdtscp, Syscall, Sysenter, Vmcall, Vmmcall,
-        Xgetbv, Xrstor, Xsave, Xsavec, Xsaveopt,
+        Cpuid, Lar, Lsl, Rdpid, Rdpkru, Rdpmc, Rdpru, Rdrand, Rdseed, Rdtsc, Rdtscp, Sgdt, Sidt, Sldt, Smsw,
+        Str, Syscall, Sysenter, Tpause, Umwait, Verr, Verw, Vmcall, Vmmcall, Xbegin, Xgetbv, Xrstor, Xrstor64,
+        Xsave, Xsave64, Xsavec, Xsavec64, Xsaveopt, Xsaveopt64,
     };
-    let nondeterministic = matches!(
-        instruction.mnemonic(),
-        Rdtsc
-            | Rdtscp
-            | Rdrand
-            | Rdseed
-            | Rdpmc
-            | Rdpid
-            | Rdpru
-            | Cpuid
-            | Xgetbv
-            | Xsave
-            | Xsavec
-            | Xsaveopt
-            | Xrstor
-    );
+    let mnemonic = instruction.mnemonic();
+    // Time, chance, and whether another thread was in the way.
+    let nondeterministic =
+        matches!(mnemonic, Rdtsc | Rdtscp | Rdrand | Rdseed | Rdpmc | Rdpru | Tpause | Umwait | Xbegin);
+    // Where ring 3 runs natively these show the host's registers and tables instead of the guest's.
+    let host = matches!(mnemonic, Cpuid | Rdpid | Rdpkru | Xgetbv)
+        || matches!(mnemonic, Sgdt | Sidt | Sldt | Str | Smsw | Lar | Lsl | Verr | Verw);
+    // What they save and restore goes beyond the state that the machine knows.
+    let extended =
+        matches!(mnemonic, Xsave | Xsave64 | Xsavec | Xsavec64 | Xsaveopt | Xsaveopt64 | Xrstor | Xrstor64);
     // These lead to ring 0 or to the hypervisor, and there is nobody.
-    let leaves = matches!(instruction.mnemonic(), Syscall | Sysenter | Vmcall | Vmmcall);
+    let leaves = matches!(mnemonic, Syscall | Sysenter | Vmcall | Vmmcall);
     // AVX state is neither saved nor compared; most hosts would raise #UD, but not all.
     let vector = instruction.encoding() != EncodingKind::Legacy;
-    nondeterministic || leaves || vector
+    nondeterministic || host || extended || leaves || vector
 }

@@ -72,10 +72,10 @@ pub(super) fn compare_and_set(
     answers: flume::Sender<Result<(), Option<Record>>>,
 ) {
     tokio::task::spawn_blocking(move || {
-        loop {
+        // Nobody to hear the answer means that the node is ending.
+        while !answers.is_disconnected() {
             match settle(&*arbiter, &from, &to) {
                 Ok(answer) => {
-                    // Nobody to hear it means that the node is ending.
                     let _ = answers.send(answer);
                     return;
                 }

@@ -281,11 +281,20 @@ impl Node {
         }
         if following {
             self.input(Input::Sent(head.sequence, mark.watermark));
+            self.drop_slow_joiner();
         }
         if let Some((at, digest)) = checkpoint {
             self.checkpoint(at, digest)?;
         }
         Ok(())
+    }
+
+    /// A secondary that protects the guest may hold it up, for a while. One that is still joining may not.
+    fn drop_slow_joiner(&mut self) {
+        let joining = matches!(self.protocol.as_ref().map(Protocol::state), Some(State::Joining(_)));
+        if joining && !self.peer.as_ref().is_none_or(Peer::has_room) {
+            self.link_lost("it takes the log more slowly than it grows");
+        }
     }
 
     /// A checkpoint ends its segment, so that a replay can begin behind it.
@@ -423,8 +432,8 @@ impl Node {
             Action::Unprotect => {
                 tracing::warn!("the secondary is lost: the guest goes on unprotected");
                 gate.require(Required::default());
-                self.forget_peer();
             }
+            Action::Forget => self.forget_peer(),
             Action::Acknowledge(watermark) => {
                 self.status.acknowledged = watermark;
                 gate.acknowledge(Source::Peer, watermark);
@@ -448,6 +457,8 @@ impl Node {
             }
             Action::Halt(record) => {
                 gate.fence();
+                // Whatever it still does is nobody's.
+                self.ask(Request::Stop);
                 self.outcome = Some(Outcome::Fenced(record));
             }
             Action::Finish => self.outcome = self.ending.take().map(Outcome::Ended),

@@ -5,7 +5,6 @@ use std::{collections::VecDeque, sync::Arc};
 use echovisor_event::{Digest, NodeId, Position};
 use echovisor_log::{
     SegmentStart,
-    limits::CHUNK_MAX,
     link::{ImageBegin, Link, LinkError, Message, Receiver, Resume, Sender, Traffic},
 };
 use echovisor_snapshot::Image;
@@ -13,6 +12,10 @@ use echovisor_snapshot::Image;
 /// Bytes of the log that are kept for a secondary that may come back, or that wait for its socket. Beyond this the guest
 /// waits.
 const BACKLOG_MAX: usize = 64 << 20;
+
+/// Bytes of the state in one message. On a slow link, too, one must come in before the secondary takes the silence for a
+/// death.
+const CHUNK: usize = 32 << 10;
 
 /// What was sent and may have to be sent again.
 enum Sent {
@@ -32,6 +35,8 @@ pub(super) struct Peer {
     pub(super) following: bool,
     /// The state that it was given: position and digest.
     pub(super) announced: Option<(Position, Digest)>,
+    /// All batches from this one on are kept.
+    oldest: u64,
     kept: VecDeque<Sent>,
     kept_bytes: usize,
 }
@@ -47,6 +52,7 @@ impl Peer {
             carried: 0,
             following: false,
             announced: None,
+            oldest: 0,
             kept: VecDeque::new(),
             kept_bytes: 0,
         }
@@ -54,11 +60,7 @@ impl Peer {
 
     /// Whether what `resume` asks for can still be sent.
     pub(super) fn can_resume(&self, resume: Resume) -> bool {
-        let first = self.kept.iter().find_map(|sent| match sent {
-            Sent::Batch(sequence, _) => Some(*sequence),
-            Sent::Start(_) => None,
-        });
-        self.following && first.is_none_or(|first| first <= resume.sequence)
+        self.following && self.oldest <= resume.sequence
     }
 
     /// Goes on over a new connection, behind the batches that the secondary holds.
@@ -88,6 +90,7 @@ impl Peer {
     ) -> Result<(), LinkError> {
         let bytes = image.to_bytes();
         self.following = true;
+        self.oldest = start.sequence;
         self.announced = Some((image.position(), image.digest));
         let begin = ImageBegin {
             position: image.position(),
@@ -96,7 +99,7 @@ impl Peer {
             config,
         };
         self.send(&Message::ImageBegin(begin))?;
-        for chunk in bytes.chunks(CHUNK_MAX) {
+        for chunk in bytes.chunks(CHUNK) {
             self.send(&Message::ImageChunk(chunk))?;
         }
         self.send(&Message::ImageEnd)?;
@@ -125,7 +128,10 @@ impl Peer {
     pub(super) fn forget_before(&mut self, sequence: u64) {
         loop {
             match self.kept.front() {
-                Some(Sent::Batch(number, body)) if *number < sequence => self.kept_bytes -= body.len(),
+                Some(Sent::Batch(number, body)) if *number < sequence => {
+                    self.oldest = *number + 1;
+                    self.kept_bytes -= body.len();
+                }
                 // A start is needed as long as a batch behind it is.
                 Some(Sent::Start(start)) if start.sequence < sequence => {}
                 _ => return,

@@ -90,6 +90,8 @@ pub enum Action {
     Protect,
     /// The peer's acknowledgement is not required any more.
     Unprotect,
+    /// The peer is gone for good: keep nothing for it.
+    Forget,
     /// The peer holds the log up to this watermark.
     Acknowledge(Position),
     /// Effects may leave until then.
@@ -111,7 +113,7 @@ pub enum Action {
 pub enum State {
     /// Not at all.
     Solo,
-    /// A secondary is being given the state.
+    /// A secondary is being given the state, or catches up with the log.
     Joining(NodeId),
     /// It is ready, and the arbiter is asked to record it.
     Granting(NodeId),
@@ -143,6 +145,8 @@ pub struct Protocol {
     /// Batches that are not executed: watermark, and when they were sent.
     unexecuted: VecDeque<(Position, Duration)>,
     throttled: bool,
+    /// The secondary that joins has loaded the state.
+    loaded: bool,
     /// The guest ended while the arbiter was busy with something else.
     end_wanted: bool,
 }
@@ -161,6 +165,7 @@ impl Protocol {
             unacknowledged: VecDeque::new(),
             unexecuted: VecDeque::new(),
             throttled: false,
+            loaded: false,
             end_wanted: false,
         }
     }
@@ -212,7 +217,10 @@ impl Protocol {
                 self.heartbeat_at = now;
                 self.state = State::Protected(peer, true);
             }
-            Input::Ready => self.ready(now, actions),
+            Input::Ready => {
+                self.heard = now;
+                self.loaded = true;
+            }
             Input::Acknowledged(ack) => self.acknowledged(now, &ack, actions),
             Input::Diverged => {
                 actions.push(Action::CloseLink("its state is not ours: it must join anew"));
@@ -239,18 +247,9 @@ impl Protocol {
         self.heartbeat_at = now;
         self.unacknowledged.clear();
         self.unexecuted.clear();
+        self.loaded = false;
         self.state = State::Joining(peer);
         actions.push(Action::SendImage);
-    }
-
-    fn ready(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        if let State::Joining(peer) = self.state {
-            self.heard = now;
-            match rules::protect(Some(&self.record), self.me, peer) {
-                Ok(to) => self.ask(State::Granting(peer), to, actions),
-                Err(_) => actions.push(Action::CloseLink("a node cannot be its own secondary")),
-            }
-        }
     }
 
     fn acknowledged(&mut self, now: Duration, ack: &Ack, actions: &mut Vec<Action>) {
@@ -312,6 +311,7 @@ impl Protocol {
 
     fn back_to_solo(&mut self, actions: &mut Vec<Action>) {
         self.state = State::Solo;
+        actions.push(Action::Forget);
         self.unacknowledged.clear();
         self.unexecuted.clear();
         self.throttle(false, actions);
@@ -355,11 +355,8 @@ impl Protocol {
             self.heartbeat_at = now + self.timing.heartbeat;
             actions.push(Action::Heartbeat(now));
         }
-        if let State::Joining(_) = self.state
-            && now.saturating_sub(self.heard) >= self.timing.join
-        {
-            actions.push(Action::CloseLink("it does not finish joining"));
-            self.back_to_solo(actions);
+        if let State::Joining(peer) = self.state {
+            self.join(now, peer, actions);
         }
         let State::Protected(_, connected) = self.state else { return };
         let lag = self.lag(now);
@@ -371,6 +368,23 @@ impl Protocol {
             self.give_up(actions);
         } else {
             self.throttle(lag >= self.timing.lag, actions);
+        }
+    }
+
+    /// A secondary that joins does not hold the guest up, and may be far behind when it has loaded the state. It protects the
+    /// guest once it has caught up.
+    fn join(&mut self, now: Duration, peer: NodeId, actions: &mut Vec<Action>) {
+        if now.saturating_sub(self.heard) >= self.timing.join {
+            actions.push(Action::CloseLink("it does not finish joining"));
+            self.back_to_solo(actions);
+        } else if self.loaded && self.lag(now) < self.timing.lag {
+            match rules::protect(Some(&self.record), self.me, peer) {
+                Ok(to) => self.ask(State::Granting(peer), to, actions),
+                Err(_) => {
+                    actions.push(Action::CloseLink("a node cannot be its own secondary"));
+                    self.back_to_solo(actions);
+                }
+            }
         }
     }
 
@@ -430,6 +444,26 @@ mod tests {
     }
 
     #[test]
+    fn a_secondary_that_is_far_behind_must_catch_up_before_it_protects() {
+        let mut protocol = solo();
+        step(&mut protocol, 0, Input::Joined(PEER));
+        step(&mut protocol, 10, Input::Sent(0, Position(5)));
+        step(&mut protocol, 9000, ack(0, 0));
+        step(&mut protocol, 9001, Input::Ready);
+        assert_eq!(protocol.state(), State::Joining(PEER));
+        step(&mut protocol, 9002, ack(1, 5));
+        assert_eq!(protocol.state(), State::Granting(PEER));
+    }
+
+    #[test]
+    fn nothing_is_kept_for_who_left_while_joining() {
+        let mut protocol = solo();
+        step(&mut protocol, 0, Input::Joined(PEER));
+        assert!(step(&mut protocol, 1, Input::LinkLost).contains(&Action::Forget));
+        assert_eq!(protocol.state(), State::Solo);
+    }
+
+    #[test]
     fn an_acknowledgement_covers_the_batches_before_it() {
         let mut protocol = protected();
         step(&mut protocol, 3, Input::Sent(7, Position(70)));
@@ -478,7 +512,7 @@ mod tests {
         assert!(step(&mut protocol, 150, ack(2, 4)).contains(&Action::Throttle(true)));
         assert!(step(&mut protocol, 160, ack(2, 5)).contains(&Action::Throttle(false)));
         step(&mut protocol, 170, Input::Sent(2, Position(9)));
-        for now in (200..5200).step_by(100) {
+        for now in (200..5300).step_by(100) {
             step(&mut protocol, now, ack(3, 5)); // it is heard, but does not move
         }
         assert_eq!(protocol.state(), State::Leaving(PEER));

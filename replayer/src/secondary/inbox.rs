@@ -68,8 +68,12 @@ impl Inbox {
         self.held
     }
 
-    /// Takes a message. `spare` is filled with a batch's records.
-    pub(super) fn take(&mut self, message: Message<'_>, spare: Option<Batch>) -> Result<Received, Unfit> {
+    /// Takes a message. A batch's records go into one of `spare`, if there is any.
+    pub(super) fn take(
+        &mut self,
+        message: Message<'_>,
+        spare: Option<&flume::Receiver<Batch>>,
+    ) -> Result<Received, Unfit> {
         match message {
             Message::ImageBegin(begin) if self.image.is_none() && self.decoder.is_none() => {
                 if begin.bytes > IMAGE_MAX {
@@ -113,7 +117,7 @@ impl Inbox {
                 let (Some(decoder), Some(place)) = (&mut self.decoder, &mut self.place) else {
                     return Err(Unfit::Order("a batch"));
                 };
-                let mut batch = spare.unwrap_or_default();
+                let mut batch = spare.and_then(|spare| spare.try_recv().ok()).unwrap_or_default();
                 let head = decoder.decode(body, &mut batch)?;
                 place.sequence = head.sequence + 1;
                 self.held = head.mark.watermark;

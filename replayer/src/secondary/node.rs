@@ -22,12 +22,15 @@ use super::{
     guest::{Followed, Guest, Loaded, MakeCpu},
     inbox::{Inbox, Received, Unfit},
     protocol::{Action, Input, Protocol, State, Timing},
-    takeover::{self, Promotion, Times},
+    takeover::{self, Answer, Promotion, Times},
 };
 use crate::FollowError;
 
 /// How often the primary hears how far the execution is, while that changes and nothing else is to be said.
 const PROGRESS: Duration = Duration::from_millis(20);
+
+/// How long saying why the link is closed may take.
+const COURTESY: Duration = Duration::from_secs(1);
 
 /// How long to wait for the replaying thread to make room.
 const ROOM: Duration = Duration::from_millis(1);
@@ -119,12 +122,15 @@ pub struct Node<C> {
     traffic: Option<Arc<Traffic>>,
     inbox: Inbox,
     guest: Option<Guest<C>>,
-    /// The guest came to its own end, or the log did.
-    followed: Option<Followed<C>>,
+    /// The guest came to its own end, or left the log's course while the arbiter was asked.
+    followed: Option<Following<C>>,
     config: Option<MachineConfig>,
-    dialled: (flume::Sender<Dialled>, flume::Receiver<Dialled>),
-    answers: (flume::Sender<Option<Record>>, flume::Receiver<Option<Record>>),
+    /// What comes of the last dialling; of earlier ones nobody wants to know.
+    dialled: Option<oneshot::Receiver<Dialled>>,
+    answers: (flume::Sender<Answer>, flume::Receiver<Answer>),
     vm: Option<VmId>,
+    /// That the primary is not there has been said.
+    waiting: bool,
     /// The stamp of the last heartbeat.
     echo: u64,
     /// The execution as the primary was told last, and when.
@@ -138,6 +144,9 @@ pub struct Node<C> {
     outcome: Option<Outcome<C>>,
 }
 
+/// What became of following.
+type Following<C> = Result<Followed<C>, FollowError<Infallible>>;
+
 /// What became of dialling.
 type Dialled = Result<(Link, Welcome), LinkError>;
 
@@ -147,9 +156,9 @@ enum Event<C> {
     LinkError(LinkError),
     Flushed,
     Dialled(Dialled),
-    Answer(Option<Record>),
+    Answer(Answer),
     Loaded(Result<Loaded, String>),
-    GuestEnded(Option<Result<Followed<C>, FollowError<Infallible>>>),
+    GuestEnded(Option<Following<C>>),
     Command(Command),
     Progress,
     Full,
@@ -170,9 +179,10 @@ impl<C: Cpu + Send + 'static> Node<C> {
             guest: None,
             followed: None,
             config: None,
-            dialled: flume::bounded(1),
+            dialled: None,
             answers: flume::bounded(1),
             vm: None,
+            waiting: false,
             echo: 0,
             told: (Position::BOOT, Instant::now()),
             status: Status::default(),
@@ -212,7 +222,7 @@ impl<C: Cpu + Send + 'static> Node<C> {
         // The primary is told to wait long before this; it must not be taken for silent while nobody listens.
         let full = self.guest.as_ref().is_some_and(|guest| guest.batches.is_full());
         let (loaded, ended, spare) = match &mut self.guest {
-            Some(guest) => (guest.loaded.as_mut(), Some(&mut guest.ended), guest.spare.try_recv().ok()),
+            Some(guest) => (guest.loaded.as_mut(), Some(&mut guest.ended), Some(&guest.spare)),
             None => (None, None, None),
         };
         let inbox = &mut self.inbox;
@@ -223,7 +233,7 @@ impl<C: Cpu + Send + 'static> Node<C> {
                 Err(error) => Event::LinkError(error),
             },
             flushed = flush_or_wait(self.sender.as_mut()) => flushed.map_or_else(Event::LinkError, |()| Event::Flushed),
-            Ok(dialled) = self.dialled.1.recv_async() => Event::Dialled(dialled),
+            Some(dialled) = told(self.dialled.as_mut()) => Event::Dialled(dialled),
             Ok(answer) = self.answers.1.recv_async() => Event::Answer(answer),
             loaded = told(loaded) => Event::Loaded(loaded.unwrap_or_else(|| Err("the thread died".into()))),
             ended = told(ended), if self.followed.is_none() => Event::GuestEnded(ended),
@@ -249,12 +259,21 @@ impl<C: Cpu + Send + 'static> Node<C> {
             }
             Event::Flushed => Ok(()),
             Event::Dialled(dialled) => self.dialled(dialled),
-            Event::Answer(Some(record)) => self.input(Input::Won(record)),
-            Event::Answer(None) => self.input(Input::Lost),
+            Event::Answer(Answer::Won(record)) => self.input(Input::Won(record)),
+            Event::Answer(Answer::Lost) => self.input(Input::Lost),
+            Event::Answer(Answer::Ended) => {
+                self.outcome = Some(Outcome::Ended("the guest was shut down".to_owned()));
+                self.input(Input::Goodbye)
+            }
             Event::Loaded(loaded) => self.loaded(loaded),
             Event::GuestEnded(None) => Err(NodeError::GuestDied),
             Event::GuestEnded(Some(Ok(followed))) => {
-                self.followed = Some(followed);
+                self.followed = Some(Ok(followed));
+                Ok(())
+            }
+            // The answer may make this node the only one that could run the guest: then it must say that it cannot.
+            Event::GuestEnded(Some(Err(error))) if self.protocol.state() == State::TakingOver => {
+                self.followed = Some(Err(error));
                 Ok(())
             }
             Event::GuestEnded(Some(Err(error))) => {
@@ -285,7 +304,11 @@ impl<C: Cpu + Send + 'static> Node<C> {
     fn received(&mut self, received: Received) -> Result<(), NodeError> {
         self.input(Input::Heard)?;
         match received {
-            Received::Nothing => Ok(()),
+            Received::Nothing => {
+                // A state takes its time, and who is silent so long is given up.
+                self.acknowledge();
+                Ok(())
+            }
             Received::Image(begin, bytes) => {
                 tracing::info!("loading the state at position {}", begin.position);
                 self.guest = Some(Guest::start(begin, bytes, self.settings.cpu).map_err(NodeError::Thread)?);
@@ -340,7 +363,8 @@ impl<C: Cpu + Send + 'static> Node<C> {
             Ok(loaded) => {
                 self.config = Some(loaded.config);
                 self.status.last_checkpoint = None;
-                self.input(Input::Loaded)
+                self.input(Input::Loaded)?;
+                self.input(Input::Held(self.inbox.held()))
             }
             Err(error) => {
                 tracing::error!("the primary's state cannot be loaded: {error}");
@@ -350,9 +374,11 @@ impl<C: Cpu + Send + 'static> Node<C> {
     }
 
     fn dialled(&mut self, dialled: Dialled) -> Result<(), NodeError> {
+        self.dialled = None;
         match dialled {
             Ok((link, welcome)) => {
                 self.vm = Some(welcome.vm);
+                self.waiting = false;
                 self.status.term = welcome.term;
                 self.close_link();
                 self.traffic = Some(link.traffic());
@@ -366,7 +392,10 @@ impl<C: Cpu + Send + 'static> Node<C> {
                 self.input(Input::Refused)
             }
             Err(error) => {
-                tracing::debug!("{error}");
+                // Once is enough: a secondary may wait for its primary for days.
+                if !std::mem::replace(&mut self.waiting, true) {
+                    tracing::warn!("{error}; dialling on");
+                }
                 self.input(Input::Unreachable)
             }
         }
@@ -403,23 +432,24 @@ impl<C: Cpu + Send + 'static> Node<C> {
         Ok(())
     }
 
-    fn dial(&self, at: Duration) {
+    fn dial(&mut self, at: Duration) {
         let wait = at.saturating_sub(boot_time());
         let timeout = self.settings.timing.suspicion;
         let (join, plaintext) = (self.settings.join.clone(), self.settings.plaintext);
         let resume = self.protocol.is_eligible().then(|| self.inbox.place()).flatten();
         let (me, fingerprint) = (self.settings.me, self.settings.fingerprint.clone());
         let hello = Hello { vm: self.vm, term: self.status.term, resume, ..Hello::new(me, fingerprint) };
-        let answer = self.dialled.0.clone();
+        let (answer, dialled) = oneshot::channel();
+        self.dialled = Some(dialled);
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
-            let dialled = async {
+            let dialling = async {
                 let mut link = dial(&join, plaintext, timeout).await?;
                 let welcome = greet(&mut link, &hello, timeout).await?;
                 Ok((link, welcome))
             };
-            // Nobody to hear it means that the node is ending.
-            let _ = answer.send_async(dialled.await).await;
+            // Nobody to hear it means that the node is ending, or dials anew.
+            let _ = answer.send(dialling.await);
         });
     }
 
@@ -430,12 +460,15 @@ impl<C: Cpu + Send + 'static> Node<C> {
         match &self.settings.arbiter {
             Some(arbiter) => takeover::ask(arbiter.clone(), self.settings.me, self.answers.0.clone()),
             // Without an arbiter nobody may go live.
-            None => drop(self.answers.0.try_send(None)),
+            None => drop(self.answers.0.try_send(Answer::Lost)),
         }
     }
 
     fn close_link(&mut self) {
-        self.sender = None;
+        if let Some(mut sender) = self.sender.take().filter(|sender| sender.queued() > 0) {
+            // The last words may say why.
+            tokio::spawn(async move { tokio::time::timeout(COURTESY, sender.flush()).await });
+        }
         self.receiver = None;
         if let Some(traffic) = self.traffic.take() {
             self.carried += traffic.sent() + traffic.received();
@@ -454,7 +487,7 @@ impl<C: Cpu + Send + 'static> Node<C> {
         let config = self.config.take().ok_or(NodeError::GuestDied)?;
         drop(guest.batches);
         let followed = match self.followed.take() {
-            Some(followed) => followed,
+            Some(followed) => followed?,
             None => guest.ended.await.map_err(|_| NodeError::GuestDied)??,
         };
         let (suspicion, suspected) = self.suspected.unwrap_or((Duration::ZERO, answered));

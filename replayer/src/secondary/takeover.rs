@@ -41,19 +41,28 @@ pub struct Times {
     pub replay: Duration,
 }
 
-/// Asks the arbiter for the guest until the answer is certain. The answer comes through the channel: the new record, or
-/// `None` if another node has the guest.
+/// What the arbiter says.
+pub(super) enum Answer {
+    /// This node has the guest, as this record says.
+    Won(Record),
+    /// Another node has it, or none may.
+    Lost,
+    /// The guest was shut down on purpose.
+    Ended,
+}
+
+/// Asks the arbiter for the guest until the answer is certain. The answer comes through the channel.
 pub(super) fn ask(
     arbiter: Arc<dyn Arbiter>,
     me: echovisor_event::NodeId,
-    answers: flume::Sender<Option<Record>>,
+    answers: flume::Sender<Answer>,
 ) {
     tokio::task::spawn_blocking(move || {
         let mut wanted = None;
-        loop {
+        // Nobody to hear the answer means that the node is ending.
+        while !answers.is_disconnected() {
             match attempt(&*arbiter, me, &mut wanted) {
                 Ok(answer) => {
-                    // Nobody to hear it means that the node is ending.
                     let _ = answers.send(answer);
                     return;
                 }
@@ -71,21 +80,22 @@ fn attempt(
     arbiter: &dyn Arbiter,
     me: echovisor_event::NodeId,
     wanted: &mut Option<Record>,
-) -> Result<Option<Record>, ArbiterError> {
+) -> Result<Answer, ArbiterError> {
     let present = arbiter.read()?;
-    if present.is_some() && present == *wanted {
-        return Ok(present);
+    if let Some(present) = present.filter(|present| Some(*present) == *wanted) {
+        return Ok(Answer::Won(present));
     }
     let new = match rules::take_over(present.as_ref(), me) {
         Ok(new) => new,
         Err(refusal) => {
             tracing::warn!("no takeover: {refusal}");
-            return Ok(None);
+            let ended = matches!(refusal, rules::RuleError::Ended { .. });
+            return Ok(if ended { Answer::Ended } else { Answer::Lost });
         }
     };
     *wanted = Some(new);
     match arbiter.compare_and_set(present.as_ref(), &new)? {
-        CasOutcome::Won => Ok(Some(new)),
-        CasOutcome::Lost(_) => Ok(None),
+        CasOutcome::Won => Ok(Answer::Won(new)),
+        CasOutcome::Lost(_) => Ok(Answer::Lost),
     }
 }

@@ -112,12 +112,19 @@ async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
 }
 
 /// Becomes the primary, as far as the arbiter is concerned.
-fn cluster(args: &PrimaryArgs, listener: Listener, vm: VmId, me: echovisor_event::NodeId) -> Result<Cluster, Failure> {
+fn cluster(
+    args: &PrimaryArgs,
+    listener: Listener,
+    vm: VmId,
+    me: echovisor_event::NodeId,
+) -> Result<Cluster, Failure> {
     let arbiter = args.node.arbiter("--listen")?;
     let present = arbiter.read()?;
     let record: Record = rules::start(present.as_ref(), vm, me)?;
     match arbiter.compare_and_set(present.as_ref(), &record)? {
-        CasOutcome::Won => Ok(Cluster { listener: Some(listener), arbiter, record, timing: args.node.timing() }),
+        CasOutcome::Won => {
+            Ok(Cluster { listener: Some(listener), arbiter, record, timing: args.node.timing() })
+        }
         CasOutcome::Lost(_) => {
             let hint = "two nodes were started at the same moment; `status` tells which one runs";
             Err(Failure::new("another node has become the primary", hint))

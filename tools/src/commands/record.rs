@@ -16,8 +16,8 @@ use crate::{
     cli::{GuestArgs, NetArgs, block_on},
     failure::{Exit, Failure},
     images,
-    summary::Summary,
     node::{self, Controls, Launch, Reach},
+    summary::Summary,
 };
 
 /// The arguments of `echovisor record`.
@@ -60,10 +60,7 @@ async fn record(args: &RecordArgs) -> Result<Exit, Failure> {
         machine: config.to_bytes(),
     };
     let store = Store::create(&args.out, &header)?;
-    images::write(
-        &store.images_dir(),
-        &Image::capture(machine.memory(), machine.save()?),
-    )?;
+    images::write(&store.images_dir(), &Image::capture(machine.memory(), machine.save()?))?;
     let start = SegmentStart::first(Term(1));
 
     let guest = node::launch(Launch {
@@ -79,14 +76,8 @@ async fn record(args: &RecordArgs) -> Result<Exit, Failure> {
     let signals = guest.signals.clone();
     let (sender, commands) = node::primary_commands();
     let controls = Controls::new(args.control.as_deref(), Reach::Primary(sender, None))?;
-    let running = Node::new(
-        node::node_id()?,
-        guest,
-        config.to_bytes(),
-        start,
-        Some(Archive::new(store, start)),
-        None,
-    );
+    let running =
+        Node::new(node::node_id()?, guest, config.to_bytes(), start, Some(Archive::new(store, start)), None);
     let outcome = running.run(commands).await;
     Summary::of(&signals).write(&args.out)?;
     controls.close().await;

@@ -18,9 +18,9 @@ use crate::{
     cli::print_result,
     failure::{Exit, Failure},
     images,
-    summary::Summary,
     node::{self, history::Batches, history::Console},
     output,
+    summary::Summary,
 };
 
 /// The arguments of `echovisor replay`.
@@ -78,10 +78,14 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
     let there = &recording.header().fingerprint;
     if there.digest != here.digest {
         let what = format!("this was recorded on another kind of host: {}; here: {}", there.text, here.text);
-        return Err(Failure::new(what, "replay it on a host like the one that recorded it").with_exit(Exit::Unfit));
+        return Err(
+            Failure::new(what, "replay it on a host like the one that recorded it").with_exit(Exit::Unfit)
+        );
     }
     let config = MachineConfig::from_bytes(&recording.header().machine).map_err(|error| {
-        Failure::new("the recording's header", "it was made by another version").because(error).with_exit(Exit::Corrupt)
+        Failure::new("the recording's header", "it was made by another version")
+            .because(error)
+            .with_exit(Exit::Corrupt)
     })?;
     let image = images::read(&recording.images_dir(), Position::BOOT)?;
     let machine = image.restore(&config, KvmCpu::new)?;
@@ -177,7 +181,9 @@ fn end(reached: &Reached) -> String {
 
 fn table(verdict: &Verdict, seconds: Duration) -> String {
     let rate = verdict.positions as f64 / seconds.as_secs_f64().max(1e-9);
-    let busy = verdict.recorded_busy_seconds.map_or(String::new(), |busy| format!("; the recorded guest was busy for {busy:.2} s"));
+    let busy = verdict
+        .recorded_busy_seconds
+        .map_or(String::new(), |busy| format!("; the recorded guest was busy for {busy:.2} s"));
     format!(
         "positions    {}\ncheckpoints  {} compared, {} different\ntime         {:.2} s ({rate:.0} positions/s){busy}\nend          {}",
         verdict.positions, verdict.checkpoints, verdict.mismatches, verdict.seconds, verdict.end,

@@ -127,7 +127,8 @@ async fn live(
     let (sender, commands) = node::primary_commands();
     controls.switch(Reach::Primary(sender, Some(takeover)));
     let start = SegmentStart::first(record.term);
-    let node = primary::Node::new(me, guest, config.to_bytes(), start, None, Some((cluster, node::fingerprint()?)));
+    let node =
+        primary::Node::new(me, guest, config.to_bytes(), start, None, Some((cluster, node::fingerprint()?)));
     let outcome = node.run(commands).await;
     controls.close().await;
     node::ended(outcome?, &[])

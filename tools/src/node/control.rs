@@ -112,7 +112,11 @@ impl Reach {
     }
 }
 
-async fn ask<C, T>(commands: &flume::Sender<C>, command: C, answer: oneshot::Receiver<T>) -> Result<T, Refusal> {
+async fn ask<C, T>(
+    commands: &flume::Sender<C>,
+    command: C,
+    answer: oneshot::Receiver<T>,
+) -> Result<T, Refusal> {
     let ending = || Refusal {
         message: "the node is ending".to_owned(),
         hint: "see what it says on its stderr".to_owned(),
@@ -130,7 +134,8 @@ fn value(status: &impl serde::Serialize) -> Result<Value, Refusal> {
 
 /// The first SIGINT or SIGTERM stops the guest in order; a second one ends the process.
 fn stop_on_signals(reach: Arc<Mutex<Reach>>) -> Result<(), Failure> {
-    let failed = |error| Failure::new("cannot watch signals", "see whether `ulimit -n` is reached").because(error);
+    let failed =
+        |error| Failure::new("cannot watch signals", "see whether `ulimit -n` is reached").because(error);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     tokio::spawn(async move {

@@ -1,6 +1,9 @@
 //! What the user can do about what the parts report.
 
-use echovisor_log::{arbiter::{ArbiterError, rules::RuleError}, link::LinkError};
+use echovisor_log::{
+    arbiter::{ArbiterError, rules::RuleError},
+    link::LinkError,
+};
 use echovisor_machine::{MemoryError, boot::BootError, cpu::CpuError};
 use echovisor_recorder::{RecordError, port::PortError, primary::NodeError};
 use echovisor_replayer::secondary;
@@ -15,8 +18,12 @@ impl From<CpuError> for Failure {
     fn from(error: CpuError) -> Failure {
         let (hint, exit) = match &error {
             CpuError::Open { source } => (open_hint(source.errno()), Exit::Unfit),
-            CpuError::Unfit(_) => ("`echovisor check-host` lists what this host offers and what is missing", Exit::Unfit),
-            CpuError::UnknownExit { .. } => ("the guest did something that no replay could repeat; see docs/guest-abi.md", Exit::Failed),
+            CpuError::Unfit(_) => {
+                ("`echovisor check-host` lists what this host offers and what is missing", Exit::Unfit)
+            }
+            CpuError::UnknownExit { .. } => {
+                ("the guest did something that no replay could repeat; see docs/guest-abi.md", Exit::Failed)
+            }
             CpuError::State(_) => ("the state comes from another version or another host", Exit::Corrupt),
             CpuError::Kvm { .. } => (REPORT, Exit::Failed),
         };
@@ -105,7 +112,9 @@ impl From<NodeError> for Failure {
                 "see whether what its network is connected to still runs",
             )
             .because(error),
-            NodeError::GuestDied | NodeError::Encode(_) => Failure::new("the node cannot go on", REPORT).because(error),
+            NodeError::GuestDied | NodeError::Encode(_) => {
+                Failure::new("the node cannot go on", REPORT).because(error)
+            }
         }
     }
 }
@@ -127,9 +136,12 @@ impl From<secondary::NodeError> for Failure {
 
 impl From<ImageError> for Failure {
     fn from(error: ImageError) -> Failure {
-        Failure::new("the guest's state", "it must come from the same version of echovisor; record or join again")
-            .because(error)
-            .with_exit(Exit::Corrupt)
+        Failure::new(
+            "the guest's state",
+            "it must come from the same version of echovisor; record or join again",
+        )
+        .because(error)
+        .with_exit(Exit::Corrupt)
     }
 }
 
@@ -140,7 +152,9 @@ impl From<RestoreError> for Failure {
             RestoreError::Memory(error) => error.into(),
             RestoreError::Cpu(error) => error.into(),
             RestoreError::Machine(_) => {
-                Failure::new("the guest's state", "it comes from another version of echovisor").because(error).with_exit(Exit::Corrupt)
+                Failure::new("the guest's state", "it comes from another version of echovisor")
+                    .because(error)
+                    .with_exit(Exit::Corrupt)
             }
         }
     }

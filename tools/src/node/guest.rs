@@ -1,15 +1,17 @@
 //! The guest and its thread.
 
-use std::{fs, os::fd::AsFd, sync::{Arc, atomic::Ordering}, thread};
+use std::{
+    fs,
+    os::fd::AsFd,
+    sync::{Arc, atomic::Ordering},
+    thread,
+};
 
 use echovisor_event::Digest;
 use echovisor_guests::Guest;
 use echovisor_machine::{Machine, MachineConfig, cpu::Cpu};
 use echovisor_recorder::{
-    HostClock, Journal, JournalReader, Live, Recorder, Signals,
-    gate::Gate,
-    port::Port,
-    primary,
+    HostClock, Journal, JournalReader, Live, Recorder, Signals, gate::Gate, port::Port, primary,
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -37,14 +39,18 @@ pub fn program(arguments: &GuestArgs) -> Result<Vec<u8>, Failure> {
     let name = &arguments.name;
     if name.contains('/') {
         return fs::read(name).map_err(|error| {
-            Failure::new(format!("cannot read the guest {name}"), "see whether the path is right").because(error)
+            Failure::new(format!("cannot read the guest {name}"), "see whether the path is right")
+                .because(error)
         });
     }
     match echovisor_guests::find(name) {
         Some(guest) => Ok(guest.elf.to_vec()),
         None => {
             let names: Vec<_> = echovisor_guests::ALL.iter().map(|Guest { name, .. }| *name).collect();
-            let hint = format!("there are {}; a guest of your own is named by a path with a slash", names.join(", "));
+            let hint = format!(
+                "there are {}; a guest of your own is named by a path with a slash",
+                names.join(", ")
+            );
             Err(Failure::new(format!("there is no built-in guest `{name}`"), hint).with_exit(Exit::Usage))
         }
     }
@@ -81,7 +87,9 @@ pub fn port(net: &Net) -> Result<Option<Port>, Failure> {
 /// # Errors
 /// If the host has no resources left for that.
 pub fn drain(port: Port) -> Result<Drain, Failure> {
-    let failed = |error: std::io::Error| Failure::new("cannot watch the network", "see whether `ulimit -n` is reached").because(error);
+    let failed = |error: std::io::Error| {
+        Failure::new("cannot watch the network", "see whether `ulimit -n` is reached").because(error)
+    };
     let descriptor = port.as_fd().try_clone_to_owned().map_err(failed)?;
     // SAFETY: the descriptor is owned by what it is registered with, and stays open as long.
     let watched = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
@@ -147,7 +155,8 @@ pub struct Launch<C> {
 /// If the host has no thread or descriptor left.
 pub fn launch<C: Cpu + Send + 'static>(launch: Launch<C>) -> Result<primary::Guest, Failure> {
     let exhausted = |error| {
-        Failure::new("cannot start the guest's thread", "see whether `ulimit -n` or `ulimit -u` is reached").because(error)
+        Failure::new("cannot start the guest's thread", "see whether `ulimit -n` or `ulimit -u` is reached")
+            .because(error)
     };
     let signals = Arc::new(Signals::new().map_err(exhausted)?);
     signals.hold.store(launch.held, Ordering::Release);

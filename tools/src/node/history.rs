@@ -38,7 +38,8 @@ impl Batches {
     #[must_use]
     pub fn new(recording: Recording, position: Position) -> Batches {
         let begun = |start: Position| start <= position;
-        let first = recording.segments().partition_point(|segment| begun(segment.start.position)).saturating_sub(1);
+        let first =
+            recording.segments().partition_point(|segment| begun(segment.start.position)).saturating_sub(1);
         let numbers = recording.segments().iter().skip(first).map(|segment| segment.start.segment);
         let segments = numbers.rev().collect();
         Batches { segments, recording, reader: None, spare: None }

@@ -51,8 +51,12 @@ pub fn ended(outcome: Outcome, program: &[u8]) -> Result<Exit, Failure> {
 #[must_use]
 pub fn crashed(crash: &Crash, program: &[u8]) -> Failure {
     let function = Symbols::of(program).ok().and_then(|symbols| symbols.resolve(crash.rip));
-    let place = function.map_or(String::new(), |function| format!(" in {}", rustc_demangle::demangle(&function)));
-    Failure::new(format!("the guest crashed{place}: {crash}"), "a recording replays to this point, as often as you like")
+    let place =
+        function.map_or(String::new(), |function| format!(" in {}", rustc_demangle::demangle(&function)));
+    Failure::new(
+        format!("the guest crashed{place}: {crash}"),
+        "a recording replays to this point, as often as you like",
+    )
 }
 
 /// Bytes that nobody can guess.
@@ -62,7 +66,8 @@ pub fn crashed(crash: &Crash, program: &[u8]) -> Failure {
 pub fn random<const N: usize>() -> Result<[u8; N], Failure> {
     let mut bytes = [0; N];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(|error| {
-        Failure::new("the host gives no random bytes", "see whether the sandbox forbids getrandom").because(error)
+        Failure::new("the host gives no random bytes", "see whether the sandbox forbids getrandom")
+            .because(error)
     })?;
     Ok(bytes)
 }

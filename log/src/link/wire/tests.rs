@@ -27,47 +27,19 @@ fn message() -> impl Strategy<Value = Message<'static>> {
     let term = || any::<u64>().prop_map(Term);
     let resume = (any::<u64>(), any::<u64>()).prop_map(|(segment, sequence)| Resume { segment, sequence });
     prop_oneof![
-        (
-            node(),
-            fingerprint(),
-            option::of(vm()),
-            term(),
-            option::of(resume)
-        )
-            .prop_map(|(node, fingerprint, vm, term, resume)| {
-                Message::Hello(Hello {
-                    version: VERSION,
-                    node,
-                    fingerprint,
-                    vm,
-                    term,
-                    resume,
-                })
-            }),
+        (node(), fingerprint(), option::of(vm()), term(), option::of(resume)).prop_map(
+            |(node, fingerprint, vm, term, resume)| {
+                Message::Hello(Hello { version: VERSION, node, fingerprint, vm, term, resume })
+            }
+        ),
         (vm(), node(), term(), digest(), any::<bool>()).prop_map(|(vm, node, term, fingerprint, resumed)| {
-            Message::Welcome(Welcome {
-                version: VERSION,
-                vm,
-                node,
-                term,
-                fingerprint,
-                resumed,
-            })
+            Message::Welcome(Welcome { version: VERSION, vm, node, term, fingerprint, resumed })
         }),
-        (0u16..7, ".{0,80}").prop_map(|(code, text)| {
-            Message::Refuse(Refuse {
-                code: RefuseCode::from_code(code),
-                text,
-            })
-        }),
+        (0u16..7, ".{0,80}")
+            .prop_map(|(code, text)| { Message::Refuse(Refuse { code: RefuseCode::from_code(code), text }) }),
         (position(), any::<u64>(), digest(), vec(any::<u8>(), 0..100)).prop_map(
             |(position, bytes, digest, config)| {
-                Message::ImageBegin(ImageBegin {
-                    position,
-                    bytes,
-                    digest,
-                    config,
-                })
+                Message::ImageBegin(ImageBegin { position, bytes, digest, config })
             }
         ),
         Just(Message::ImageEnd),
@@ -75,31 +47,14 @@ fn message() -> impl Strategy<Value = Message<'static>> {
         position().prop_map(Message::Grant),
         (any::<u64>(), term(), any::<u64>(), position(), digest()).prop_map(
             |(segment, term, sequence, position, chain)| {
-                Message::SegmentStart(crate::SegmentStart {
-                    segment,
-                    term,
-                    sequence,
-                    position,
-                    chain,
-                })
+                Message::SegmentStart(crate::SegmentStart { segment, term, sequence, position, chain })
             }
         ),
         (any::<u64>(), position(), position()).prop_map(|(stamp, watermark, released)| {
-            Message::Heartbeat(Heartbeat {
-                stamp,
-                watermark,
-                released,
-            })
+            Message::Heartbeat(Heartbeat { stamp, watermark, released })
         }),
         (any::<u64>(), position(), any::<u64>(), any::<bool>()).prop_map(
-            |(sequence, executed, echo, durable)| {
-                Message::Ack(Ack {
-                    sequence,
-                    executed,
-                    echo,
-                    durable,
-                })
-            }
+            |(sequence, executed, echo, durable)| { Message::Ack(Ack { sequence, executed, echo, durable }) }
         ),
         (position(), ".{0,80}").prop_map(|(position, text)| Message::Diverged(Diverged { position, text })),
         ".{0,80}".prop_map(Message::Bye),
@@ -155,37 +110,24 @@ proptest! {
 fn what_is_too_long_is_refused_by_both_sides_and_texts_are_cut() {
     let mut out = vec![1];
     let body = vec![0; BODY_MAX + 1];
-    assert!(matches!(
-        encode(&Message::Batch(&body), &mut out),
-        Err(WireError::TooLong { .. })
-    ));
+    assert!(matches!(encode(&Message::Batch(&body), &mut out), Err(WireError::TooLong { .. })));
     assert_eq!(out, [1]);
     out.clear();
     encode(&Message::Bye("ä".repeat(TEXT_MAX)), &mut out).unwrap();
-    let Ok(Message::Bye(text)) = read(&out) else {
-        panic!("a cut text is a text")
-    };
+    let Ok(Message::Bye(text)) = read(&out) else { panic!("a cut text is a text") };
     assert_eq!(text.len(), TEXT_MAX);
     let len = (BODY_MAX as u32 + 1).to_le_bytes();
     let error = prefix([len[0], len[1], len[2], len[3], MessageKind::Batch as u8]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!(
-            "a Batch message of {} bytes; at most {BODY_MAX} are possible",
-            BODY_MAX + 1
-        )
+        format!("a Batch message of {} bytes; at most {BODY_MAX} are possible", BODY_MAX + 1)
     );
 }
 
 #[test]
 fn an_acknowledgement_is_small() {
     let mut out = Vec::new();
-    let ack = Ack {
-        sequence: 1 << 20,
-        executed: Position(1 << 30),
-        echo: 1 << 45,
-        durable: false,
-    };
+    let ack = Ack { sequence: 1 << 20, executed: Position(1 << 30), echo: 1 << 45, durable: false };
     encode(&Message::Ack(ack), &mut out).unwrap();
     assert_eq!(out.len(), PREFIX + 16);
 }

@@ -52,7 +52,7 @@ pub struct Verdict {
 
 /// A delay that is not the nodes' doing, ms: so long does the client's TCP wait at least before it sends again what died
 /// with the primary.
-const RESENT_AFTER: f64 = 1000.0;
+const RESENT_AFTER: f64 = 900.0;
 
 impl Verdict {
     /// What there is to know, line by line.
