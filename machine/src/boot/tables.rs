@@ -53,7 +53,7 @@ fn page_tables(memory: &Memory) -> Result<(), vm_memory::GuestMemoryError> {
 
     put(PML4, 0, PDPT | branch)?;
     for gib in 0..4 {
-        put(PDPT, gib, PD + gib * PAGE | branch)?;
+        put(PDPT, gib, (PD + gib * PAGE) | branch)?;
     }
     put(PD, 0, PT | branch)?;
     for page in (PAGE..SUPERVISOR_END).step_by(PAGE as usize) {

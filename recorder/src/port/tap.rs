@@ -2,14 +2,17 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Read},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd},
         unix::fs::OpenOptionsExt,
     },
 };
 
-use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketType, netdevice::name_to_index, socket},
+};
 
 use super::PortError;
 
@@ -65,13 +68,11 @@ impl Tap {
     }
 
     pub(super) fn send(&self, frame: &[u8]) -> io::Result<()> {
-        match (&self.0).write(frame) {
+        match rustix::io::write(&self.0, frame) {
             Ok(_) => Ok(()),
             // Full, malformed, or the interface is down: a lost frame, as on any wire.
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EAGAIN | libc::EINVAL | libc::EIO | libc::ENOBUFS) => Ok(()),
-                _ => Err(error),
-            },
+            Err(Errno::AGAIN | Errno::INVAL | Errno::IO | Errno::NOBUFS) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 }

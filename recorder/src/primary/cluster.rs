@@ -64,12 +64,15 @@ pub(super) fn listen(listener: Listener, ours: Ours) -> flume::Receiver<Joiner> 
     joiners
 }
 
+/// The arbiter's answer to a compare-and-set: done, or the record that is there instead.
+pub(super) type Answer = Result<(), Option<Record>>;
+
 /// Replaces the arbiter's record and goes on asking until the answer is certain. The answer comes through the channel.
 pub(super) fn compare_and_set(
     arbiter: Arc<dyn Arbiter>,
     from: Record,
     to: Record,
-    answers: flume::Sender<Result<(), Option<Record>>>,
+    answers: flume::Sender<Answer>,
 ) {
     tokio::task::spawn_blocking(move || {
         // Nobody to hear the answer means that the node is ending.
@@ -93,7 +96,7 @@ fn settle(
     arbiter: &dyn Arbiter,
     from: &Record,
     to: &Record,
-) -> Result<Result<(), Option<Record>>, ArbiterError> {
+) -> Result<Answer, ArbiterError> {
     match arbiter.compare_and_set(Some(from), to)? {
         CasOutcome::Won => Ok(Ok(())),
         CasOutcome::Lost(Some(present)) if present == *to => Ok(Ok(())),

@@ -19,7 +19,7 @@ use echovisor_snapshot::Image;
 use tokio::sync::oneshot;
 
 use super::{
-    cluster::{self, Cluster, Joiner},
+    cluster::{self, Answer, Cluster, Joiner},
     peer::Peer,
     protocol::{Action, Input, Protocol, State},
     status::Status,
@@ -93,7 +93,7 @@ pub struct Node {
     arbiter: Option<Arc<dyn echovisor_log::arbiter::Arbiter>>,
     joiners: flume::Receiver<Joiner>,
     ours: Option<Ours>,
-    answers: (flume::Sender<Result<(), Option<Record>>>, flume::Receiver<Result<(), Option<Record>>>),
+    answers: (flume::Sender<Answer>, flume::Receiver<Answer>),
     peer: Option<Peer>,
     status: Status,
     /// Who waits for the guest's end.
@@ -117,7 +117,7 @@ enum Event {
     LinkError(LinkError),
     Flushed,
     Joiner(Joiner),
-    Answer(Result<(), Option<Record>>),
+    Answer(Answer),
     Command(Command),
     GuestEnded(Option<Result<Ended, RecordError>>),
     Tick,

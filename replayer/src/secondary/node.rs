@@ -151,6 +151,7 @@ type Following<C> = Result<Followed<C>, FollowError<Infallible>>;
 type Dialled = Result<(Link, Welcome), LinkError>;
 
 /// What the loop woke up for.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and it is used at once")]
 enum Event<C> {
     Received(Result<Received, Unfit>),
     LinkError(LinkError),

@@ -76,7 +76,7 @@ pub fn record(machine: &mut Machine<ScriptedCpu>, seed: u64, end: End) -> Record
         director.log.flush(machine.position());
     }
     let digest = digest(machine);
-    let Director { log, effects, frames, checkpoints, .. } = director;
+    let Director { log, inputs: Inputs { frames, .. }, effects, checkpoints, .. } = director;
     let (position, trail) = (machine.position(), machine.trail().0);
     Recording { image, pieces: log.pieces, effects, frames, checkpoints, position, trail, digest }
 }
@@ -90,31 +90,30 @@ pub fn digest(machine: &Machine<ScriptedCpu>) -> Digest {
 struct Director {
     rng: Rng,
     log: Log,
-    clock: Nanos,
+    inputs: Inputs,
     until: Position,
     /// Where the machine stands, and how many events are still to happen there.
     here: Option<Position>,
     left: usize,
     checkpoint_due: bool,
-    buffer: Vec<u8>,
     effects: Vec<(Position, Said)>,
-    frames: Vec<Vec<u8>>,
     checkpoints: u64,
 }
 
 impl Director {
     fn new(seed: u64, until: Position, machine: &Machine<ScriptedCpu>) -> Director {
+        let mut rng = Rng::with_seed(seed);
+        let (frames, buffer) = (Vec::new(), Vec::new());
+        let inputs = Inputs { rng: rng.fork(), clock: machine.clock(), frames, buffer };
         Director {
-            rng: Rng::with_seed(seed),
+            rng,
             log: Log::new(machine.position()),
-            clock: machine.clock(),
+            inputs,
             until,
             here: None,
             left: 0,
             checkpoint_due: false,
-            buffer: Vec::new(),
             effects: Vec::new(),
-            frames: Vec::new(),
             checkpoints: 0,
         }
     }
@@ -151,9 +150,18 @@ impl Director {
         self.log.flush(self.log.mark.released);
         self.log.next_segment();
     }
+}
 
-    /// Something that may happen here.
-    fn event(&mut self, here: &Here) -> Event<'_> {
+/// What may happen to the guest.
+struct Inputs {
+    rng: Rng,
+    clock: Nanos,
+    frames: Vec<Vec<u8>>,
+    buffer: Vec<u8>,
+}
+
+impl Inputs {
+    fn pick(&mut self, here: &Here) -> Event<'_> {
         let kind = if here.idle.is_some() { self.rng.u8(..8) } else { 0 };
         match kind {
             1..=4 if here.frames_wanted > 0 => {
@@ -203,44 +211,9 @@ impl World for Director {
             return Ok(Next::Complete);
         }
         self.left -= 1;
-        let mut batch = std::mem::take(&mut self.log.batch);
-        let event = self.event(here);
-        batch.push(here.position, Record::Event(event)).expect("room in the batch");
-        // The borrow of the event ends here; it is made again from what it left in the buffer.
-        let again = again(event);
-        self.log.batch = batch;
-        Ok(Next::Event(again.over(&self.buffer)))
-    }
-}
-
-/// An event without its bytes.
-enum Again {
-    Clock(Nanos),
-    Wall(u64),
-    Frame,
-    Console,
-    Entropy,
-}
-
-fn again(event: Event<'_>) -> Again {
-    match event {
-        Event::Clock(now) => Again::Clock(now),
-        Event::Wall(wall) => Again::Wall(wall),
-        Event::Frame(_) => Again::Frame,
-        Event::Console(_) => Again::Console,
-        Event::Entropy(_) => Again::Entropy,
-    }
-}
-
-impl Again {
-    fn over(self, bytes: &[u8]) -> Event<'_> {
-        match self {
-            Again::Clock(now) => Event::Clock(now),
-            Again::Wall(wall) => Event::Wall(wall),
-            Again::Frame => Event::Frame(bytes),
-            Again::Console => Event::Console(bytes),
-            Again::Entropy => Event::Entropy(bytes),
-        }
+        let event = self.inputs.pick(here);
+        self.log.push(here.position, Record::Event(event));
+        Ok(Next::Event(event))
     }
 }
 

@@ -1,0 +1,151 @@
+//! Following a recording, under a watch: a processor that must not run ahead of the log.
+
+use std::{cell::Cell, convert::Infallible, rc::Rc, sync::Arc, time::Instant, vec};
+
+use echovisor_event::{Effect, Position};
+use echovisor_log::{Batch, Decoder};
+use echovisor_machine::{
+    Effects, Memory,
+    cpu::{Cpu, CpuError, CpuState, Exit, Reason, scripted::ScriptedCpu},
+};
+use echovisor_replayer::{Arrived, Follower, History, Progress, Replay, Unconfirmed, Witness};
+
+use crate::{
+    guests::{self, Said},
+    recording::{Piece, Recording},
+};
+
+/// A follower of a recording.
+pub type Followed = Follower<Watched, Feed, Witnessed>;
+
+/// Makes a machine that follows the first `batches` batches of `recording`, from its beginning.
+pub fn follower(recording: &Recording, batches: usize) -> (Followed, Arc<Progress>) {
+    let watermark = Rc::new(Cell::new(recording.image.position()));
+    let feed = Feed::new(&recording.pieces, batches, watermark.clone());
+    let mut position = recording.image.position();
+    let cpu = |memory: &Memory| {
+        let cpu = guests::processor(memory)?;
+        Ok(Watched { cpu, position: std::mem::take(&mut position), watermark })
+    };
+    let machine = recording.image.restore(&guests::config(), cpu).expect("an image of this machine");
+    let progress = Arc::new(Progress::default());
+    (Follower::new(machine, Replay::new(feed, Witnessed::default(), true, progress.clone())), progress)
+}
+
+/// How many batches a recording has.
+pub fn batches(recording: &Recording) -> usize {
+    recording.pieces.iter().filter(|piece| matches!(piece, Piece::Batch(..))).count()
+}
+
+/// A processor that counts its exits, and panics if it is entered where the log may still have something.
+pub struct Watched {
+    cpu: ScriptedCpu,
+    position: Position,
+    watermark: Rc<Cell<Position>>,
+}
+
+impl Watched {
+    /// Lets the processor run freely, as a takeover does.
+    pub fn release(&self) {
+        self.watermark.set(Position(u64::MAX));
+    }
+}
+
+impl Cpu for Watched {
+    fn enter(&mut self) -> Result<Exit<'_>, CpuError> {
+        let (position, watermark) = (self.position, self.watermark.get());
+        assert!(position < watermark, "entered at {position}, though the log is known up to {watermark}");
+        let exit = self.cpu.enter()?;
+        if !matches!(exit.reason, Reason::Kicked) {
+            self.position = self.position.next();
+        }
+        Ok(exit)
+    }
+
+    fn complete(&mut self) -> Result<Option<Exit<'_>>, CpuError> {
+        let exit = self.cpu.complete()?;
+        if exit.is_some() {
+            self.position = self.position.next();
+        }
+        Ok(exit)
+    }
+
+    fn save(&self) -> Result<CpuState, CpuError> {
+        self.cpu.save()
+    }
+
+    fn restore(&mut self, state: &CpuState) -> Result<(), CpuError> {
+        self.cpu.restore(state)
+    }
+}
+
+/// The log as it comes in, decoded like any that comes from outside.
+pub struct Feed {
+    pieces: vec::IntoIter<Piece>,
+    decoder: Option<Decoder>,
+    left: usize,
+    spare: Option<Batch>,
+    watermark: Rc<Cell<Position>>,
+}
+
+impl Feed {
+    fn new(pieces: &[Piece], batches: usize, watermark: Rc<Cell<Position>>) -> Feed {
+        Feed { pieces: pieces.to_vec().into_iter(), decoder: None, left: batches, spare: None, watermark }
+    }
+}
+
+impl History for Feed {
+    type Error = Infallible;
+
+    fn next(&mut self) -> Result<Option<Arrived>, Infallible> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        for piece in self.pieces.by_ref() {
+            match (piece, &mut self.decoder) {
+                (Piece::Start(start), None) => self.decoder = Some(Decoder::new(start)),
+                (Piece::Start(start), Some(decoder)) => {
+                    assert_eq!(decoder.following(start.term), start);
+                    decoder.start(start);
+                }
+                (Piece::Batch(body, mark), decoder) => {
+                    let mut batch = self.spare.take().unwrap_or_default();
+                    let decoder = decoder.as_mut().expect("a segment begins with its start");
+                    let head = decoder.decode(&body, &mut batch).expect("what was encoded decodes");
+                    assert_eq!(head.mark, mark);
+                    self.left -= 1;
+                    self.watermark.set(mark.watermark);
+                    return Ok(Some(Arrived { batch, mark, at: Instant::now() }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn recycle(&mut self, batch: Batch) {
+        self.spare = Some(batch);
+    }
+}
+
+/// Sees all effects, and keeps those that are not confirmed as a secondary does.
+#[derive(Default)]
+pub struct Witnessed {
+    pub effects: Vec<(Position, Said)>,
+    pub unconfirmed: Unconfirmed,
+    /// What the primary said last.
+    pub released: Position,
+}
+
+impl Effects for Witnessed {
+    fn effect(&mut self, at: Position, effect: Effect<'_>) {
+        self.effects.push((at, effect.into()));
+        self.unconfirmed.effect(at, effect);
+    }
+}
+
+impl Witness for Witnessed {
+    fn released(&mut self, up_to: Position) {
+        self.released = up_to;
+        self.unconfirmed.released(up_to);
+    }
+}

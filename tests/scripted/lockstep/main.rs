@@ -1,0 +1,227 @@
+//! A run that was recorded, encoded, decoded and replayed is the same run; and what is not the same is found.
+//!
+//! The processor is the scripted one, the rest is the real thing: no `/dev/kvm`, no process, no time.
+
+mod following;
+#[path = "../guests.rs"]
+mod guests;
+mod recording;
+
+use echovisor_event::{Event, Nanos, Position};
+use echovisor_log::Record;
+use echovisor_machine::{
+    Machine, Stop,
+    boot::layout::{IMAGE_BASE, PCI_WINDOW_BASE},
+    cpu::{
+        Cpu,
+        scripted::{
+            Assembler, Program, Register, Width,
+            programs::{COUNTER, ECHO_FRAMES, console_counter, echo, powers_off},
+        },
+    },
+};
+use echovisor_replayer::{FollowError, Reached, ReplayError};
+use echovisor_machine::RunError;
+use vm_memory::{Bytes, GuestAddress};
+
+use crate::{
+    following::{Followed, batches, follower},
+    guests::{Said, boot, echoed, number},
+    recording::{End, Recording, digest, record},
+};
+
+const SEEDS: std::ops::Range<u64> = 0..12;
+
+/// A guest that echoes frames, one that lives by its clock and console, one with instructions of several exits.
+fn programs() -> [Program; 3] {
+    [echo(16), console_counter(), splits()]
+}
+
+/// For ever: copies from one address without RAM to another, which takes two exits, and sleeps now and then.
+fn splits() -> Program {
+    let [zero, from, to, rounds, limit] = [0, 1, 2, 3, 4].map(Register::new);
+    let mut asm = Assembler::new(IMAGE_BASE);
+    asm.set(from, PCI_WINDOW_BASE);
+    asm.set(to, PCI_WINDOW_BASE + 8);
+    let sleep = asm.here();
+    asm.output(Width::Double, zero, echovisor_machine::boot::layout::DOORBELL_PORT);
+    asm.set(rounds, 0);
+    asm.set(limit, 4);
+    let next = asm.here();
+    asm.copy(Width::Quad, to, from);
+    asm.add(rounds, 1);
+    asm.branch(echovisor_machine::cpu::scripted::Condition::NotEqual, rounds, limit, next);
+    asm.jump(sleep);
+    asm.finish()
+}
+
+fn run(follower: &mut Followed) -> Reached {
+    follower.run(None).expect("the log can be followed")
+}
+
+/// The end of a follower that must not come to the end of its log.
+fn diverges(mut follower: Followed) -> FollowError<std::convert::Infallible> {
+    let error = follower.run(None).expect_err("a divergence");
+    assert!(error.is_divergence(), "{error}");
+    error
+}
+
+fn peek<C: Cpu>(machine: &Machine<C>, address: u64) -> u64 {
+    machine.memory().mmap().read_obj(GuestAddress(address)).expect("an address in RAM")
+}
+
+/// Changes one byte of RAM behind the guest's back.
+fn flip<C: Cpu>(machine: &Machine<C>, address: u64) {
+    let memory = machine.memory().mmap();
+    let byte: u8 = memory.read_obj(GuestAddress(address)).expect("an address in RAM");
+    memory.write_obj(byte ^ 1, GuestAddress(address)).expect("an address in RAM");
+}
+
+#[test]
+fn a_replay_is_exact() {
+    for program in programs() {
+        for seed in SEEDS {
+            let recording = record(&mut boot(&program), seed, End::Stop(1500));
+            assert!(recording.checkpoints > 1, "seed {seed} compares nothing on the way");
+            let (mut follower, progress) = follower(&recording, usize::MAX);
+            assert!(matches!(run(&mut follower), Reached::Stopped), "seed {seed}");
+            let (machine, witness, _) = follower.into_parts();
+            assert_eq!(witness.effects, recording.effects, "seed {seed}");
+            assert_eq!((machine.position(), machine.trail().0), (recording.position, recording.trail));
+            assert_eq!(progress.checkpoints(), recording.checkpoints, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn what_is_replayed_was_not_nothing() {
+    let mut machine = boot(&echo(16));
+    let recording = record(&mut machine, 1, End::Stop(1500));
+    let echoes: Vec<_> = recording.frames.iter().map(|frame| Said::Frame(echoed(frame))).collect();
+    let said: Vec<_> = recording.effects.iter().map(|(_, said)| said.clone()).collect();
+    // Frames that came in last may not be echoed yet.
+    assert!(said.len() > 500 && echoes.starts_with(&said), "{} echoes", said.len());
+    let mut machine = boot(&console_counter());
+    let recording = record(&mut machine, 1, End::Stop(1500));
+    assert!(recording.effects.len() > 100 && peek(&machine, COUNTER) > 100);
+}
+
+#[test]
+fn a_log_goes_on_behind_an_image() {
+    for seed in SEEDS {
+        let mut machine = boot(&echo(16));
+        record(&mut machine, seed, End::Cut(700));
+        let second = record(&mut machine, seed + 100, End::Stop(1500));
+        let (mut follower, _) = follower(&second, usize::MAX);
+        assert!(matches!(run(&mut follower), Reached::Stopped), "seed {seed}");
+        assert_eq!(follower.into_parts().1.effects, second.effects, "seed {seed}");
+    }
+}
+
+/// Wherever the log breaks off: the secondary stands in a state of the primary's, what the primary may not have released
+/// is sent again, and the guest goes on as if nothing had happened.
+#[test]
+fn a_takeover_is_exact_at_the_end_of_every_batch() {
+    for seed in SEEDS {
+        let recording = record(&mut boot(&echo(16)), seed, End::Cut(500));
+        for held in 1..=batches(&recording) {
+            takeover(&recording, held, seed);
+        }
+    }
+}
+
+fn takeover(recording: &Recording, held: usize, seed: u64) {
+    let context = format!("seed {seed}, {held} batches");
+    let (mut follower, _) = follower(recording, held);
+    assert!(matches!(run(&mut follower), Reached::LogEnds), "{context}");
+    follower.machine().cpu().release();
+    let (machine, witness, _) = follower.into_parts();
+    let at = machine.position();
+
+    // Nothing that the primary did up to the log's end is missing, nothing else was done.
+    let done = recording.effects.iter().filter(|(made, _)| *made <= at).cloned();
+    assert_eq!(witness.effects, done.collect::<Vec<_>>(), "{context}");
+    let mut resent = Vec::new();
+    witness.unconfirmed.resend(|at, effect| resent.push((at, Said::from(effect))));
+    let unreleased = witness.effects.iter().filter(|(made, _)| *made > witness.released).count();
+    assert!(resent.len() >= unreleased, "{context}: effects are lost");
+    assert!(witness.effects.ends_with(&resent), "{context}: sent again what is not the newest");
+
+    // The guest goes on: every frame that it was ever given is echoed, once and in order.
+    let state = machine.save().expect("a boundary");
+    let image = echovisor_snapshot::Image::capture(machine.memory(), state);
+    let mut machine = image.restore(&guests::config(), guests::processor).expect("the state is valid");
+    let given = delivered(recording, held);
+    let after = record(&mut machine, seed ^ 0x5eed, End::Cut(at.0 + 300));
+    let frames = recording.frames[..given].iter().chain(&after.frames);
+    let said = witness.effects.iter().chain(&after.effects).map(|(_, said)| said.clone()).collect::<Vec<_>>();
+    let echoes = frames.map(|frame| Said::Frame(echoed(frame))).collect::<Vec<_>>();
+    assert!(said.len() > witness.effects.len(), "{context}: the guest does nothing any more");
+    assert!(echoes.starts_with(&said), "{context}");
+    assert!(echoes.len() - said.len() <= 16, "{context}: frames are lost");
+    assert!(peek(&machine, ECHO_FRAMES) >= said.len() as u64, "{context}");
+}
+
+/// How many frames the first `held` batches deliver.
+fn delivered(recording: &Recording, held: usize) -> usize {
+    let mut history = following::history(recording, held);
+    let mut frames = 0;
+    while let Ok(Some(arrived)) = echovisor_replayer::History::next(&mut history) {
+        let is_frame = |what| matches!(what, Record::Event(Event::Frame(_)));
+        frames += arrived.batch.records().filter(|record| is_frame(record.what)).count();
+    }
+    frames
+}
+
+#[test]
+fn a_byte_that_nobody_reads_is_found_at_the_next_checkpoint() {
+    let recording = record(&mut boot(&echo(16)), 3, End::Stop(1500));
+    let (follower, progress) = follower(&recording, usize::MAX);
+    flip(follower.machine(), 0x70_0000);
+    assert!(matches!(diverges(follower), FollowError::Digest { .. }));
+    assert_eq!(progress.checkpoints(), 0);
+}
+
+#[test]
+fn a_byte_that_changes_what_the_guest_does_is_found_by_the_trail() {
+    let recording = record(&mut boot(&console_counter()), 3, End::Cut(1500));
+    assert!(recording.effects.len() > 100);
+    let (mut follower, _) = follower(&recording, usize::MAX);
+    follower.run(Some(Position(400))).expect("no divergence yet");
+    // The lowest bit of the immediate of `digit = '0'`: it says `1` instead.
+    flip(follower.machine(), IMAGE_BASE + 8);
+    // Only the start of the program sets it; the loop's own copy is the instruction before the last jump.
+    let error = loop {
+        match follower.run(None) {
+            Err(error) => break error,
+            Ok(reached) => panic!("{reached:?}"),
+        }
+    };
+    assert!(matches!(error, FollowError::Run(RunError::World(ReplayError::Trail { .. }))), "{error}");
+}
+
+#[test]
+fn a_guest_that_ends_where_the_recorded_one_went_on_has_diverged() {
+    let recording = record(&mut boot(&powers_off(40, 7)), 5, End::Cut(30));
+    let (follower, _) = follower(&recording, usize::MAX);
+    // The limit of ticks: 41 becomes a small number.
+    let memory = follower.machine().memory().mmap();
+    memory.write_obj(2_u64, GuestAddress(IMAGE_BASE + 8)).expect("the program is there");
+    let error = diverges(follower);
+    assert!(matches!(error, FollowError::Run(RunError::World(_))), "{error}");
+}
+
+#[test]
+fn a_guest_that_ends_itself_ends_its_replay() {
+    for seed in SEEDS {
+        let recording = record(&mut boot(&powers_off(40, 7)), seed, End::Guest);
+        let (mut whole, progress) = follower(&recording, usize::MAX);
+        assert!(matches!(run(&mut whole), Reached::PoweredOff(7)), "seed {seed}");
+        assert_eq!(progress.checkpoints(), recording.checkpoints, "the last one is compared, too");
+        assert_eq!(whole.into_parts().1.effects.last(), Some(&(recording.position, Said::PowerOff(7))));
+        // The last checkpoint is missing, as when the primary died before it was sent.
+        let (mut cut, _) = follower(&recording, batches(&recording) - 1);
+        let reached = run(&mut cut);
+        assert!(matches!(reached, Reached::PoweredOff(7) | Reached::LogEnds), "seed {seed}: {reached:?}");
+    }
+}
