@@ -48,6 +48,13 @@ impl Archive {
         self.items.send(Item::Append(head, batch, body.to_vec())).map_err(|_| Failed)
     }
 
+    /// Whether something can be handed over without waiting for the disk.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        // A segment may begin together with its first batch.
+        self.items.len() + 2 <= DEPTH
+    }
+
     /// A batch that has been written, to be filled again.
     pub fn spare(&self) -> Option<Batch> {
         self.spare.try_recv().ok()

@@ -33,6 +33,9 @@ use crate::{
 /// How long saying goodbye or welcome may take.
 const COURTESY: Duration = Duration::from_secs(1);
 
+/// How soon to look again whether a disk that is behind takes more.
+const DISK_BEHIND: Duration = Duration::from_millis(1);
+
 /// What the outside asks of a node.
 pub enum Command {
     /// How are you?
@@ -191,7 +194,8 @@ impl Node {
         let now = boot_time();
         let wake_at = self.protocol.as_ref().and_then(Protocol::wake_at);
         let sleep = wake_at.map_or(Duration::from_secs(3600), |at| at.saturating_sub(now));
-        let has_room = self.peer.as_ref().is_none_or(Peer::has_room);
+        let disk_behind = self.archive.as_ref().is_some_and(|archive| !archive.has_room());
+        let has_room = !disk_behind && self.peer.as_ref().is_none_or(Peer::has_room);
         let journal = self.guest.journal.entries();
         let (sender, receiver) = Peer::halves(self.peer.as_mut());
         tokio::select! {
@@ -205,6 +209,7 @@ impl Node {
             Ok(joiner) = self.joiners.recv_async() => Event::Joiner(joiner),
             Ok(command) = commands.recv_async() => Event::Command(command),
             ended = &mut self.guest.ended, if self.ending.is_none() => Event::GuestEnded(ended.ok()),
+            () = tokio::time::sleep(DISK_BEHIND), if disk_behind => Event::Tick,
             () = tokio::time::sleep(sleep) => Event::Tick,
         }
     }

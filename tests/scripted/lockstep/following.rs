@@ -20,16 +20,30 @@ pub type Followed = Follower<Watched, Feed, Witnessed>;
 
 /// Makes a machine that follows the first `batches` batches of `recording`, from its beginning.
 pub fn follower(recording: &Recording, batches: usize) -> (Followed, Arc<Progress>) {
+    follow(recording, batches, true)
+}
+
+/// The same, but digests are not compared.
+pub fn without_digests(recording: &Recording) -> Followed {
+    follow(recording, usize::MAX, false).0
+}
+
+fn follow(recording: &Recording, batches: usize, compares: bool) -> (Followed, Arc<Progress>) {
     let watermark = Rc::new(Cell::new(recording.image.position()));
     let feed = Feed::new(&recording.pieces, batches, watermark.clone());
-    let mut position = recording.image.position();
     let cpu = |memory: &Memory| {
         let cpu = guests::processor(memory)?;
-        Ok(Watched { cpu, position: std::mem::take(&mut position), watermark })
+        Ok(Watched { cpu, position: recording.image.position(), watermark })
     };
     let machine = recording.image.restore(&guests::config(), cpu).expect("an image of this machine");
     let progress = Arc::new(Progress::default());
-    (Follower::new(machine, Replay::new(feed, Witnessed::default(), true, progress.clone())), progress)
+    let replay = Replay::new(feed, Witnessed::default(), compares, progress.clone());
+    (Follower::new(machine, replay), progress)
+}
+
+/// The first `batches` batches of `recording`.
+pub fn history(recording: &Recording, batches: usize) -> Feed {
+    Feed::new(&recording.pieces, batches, Rc::default())
 }
 
 /// How many batches a recording has.

@@ -81,6 +81,28 @@ pub fn record(machine: &mut Machine<ScriptedCpu>, seed: u64, end: End) -> Record
     Recording { image, pieces: log.pieces, effects, frames, checkpoints, position, trail, digest }
 }
 
+/// A recording that only says what stands here: `records`, complete up to `watermark`.
+pub fn written(machine: &Machine<ScriptedCpu>, records: &[(u64, Event<'_>)], watermark: u64) -> Recording {
+    let mut log = Log::new(machine.position());
+    log.mark.trail_at = machine.position();
+    log.mark.trail = machine.trail().0;
+    for (at, event) in records {
+        log.push(Position(*at), Record::Event(*event));
+    }
+    log.mark.watermark = Position(watermark);
+    log.flush(Position::BOOT);
+    Recording {
+        image: Image::capture(machine.memory(), machine.save().expect("a boundary")),
+        pieces: log.pieces,
+        effects: Vec::new(),
+        frames: Vec::new(),
+        checkpoints: 0,
+        position: machine.position(),
+        trail: machine.trail().0,
+        digest: digest(machine),
+    }
+}
+
 /// The digest of a machine at a boundary.
 pub fn digest(machine: &Machine<ScriptedCpu>) -> Digest {
     state_digest(machine.memory(), &machine.save().expect("a boundary"))
