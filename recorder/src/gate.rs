@@ -13,7 +13,8 @@ use std::{
 use echovisor_event::{Effect, Position};
 use echovisor_log::link::boot_time;
 
-/// Most bytes of effects that wait, as seen by the guest's thread: beyond this it waits, and so does the guest.
+/// Most bytes of effects that wait, with what it takes to keep them, as seen by the guest's thread: beyond this it waits,
+/// and so does the guest.
 pub const HELD_MAX: usize = 16 << 20;
 
 /// Where released effects go.
@@ -123,7 +124,7 @@ impl Gate {
     /// too much waits, unless the gate is fenced.
     pub fn pass(&self, at: Position, effect: Effect<'_>) {
         let mut inner = self.lock();
-        while inner.bytes.len() >= HELD_MAX && !inner.fenced {
+        while inner.held_bytes() >= HELD_MAX && !inner.fenced {
             inner = self.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
         debug_assert!(inner.held.back().is_none_or(|last| last.at <= at), "effects come in order");
@@ -224,6 +225,11 @@ impl Inner {
             && acknowledged(self.required.peer, self.peer)
             && acknowledged(self.required.disk, self.disk)
             && self.lease.is_none_or(|lease| boot_time() < lease.until)
+    }
+
+    /// A guest that writes to its console makes an effect of every byte: what lies around them counts as well.
+    fn held_bytes(&self) -> usize {
+        self.bytes.len() + self.held.len() * size_of::<Held>()
     }
 
     fn hold(&mut self, at: Position, effect: Effect<'_>) {
@@ -405,7 +411,7 @@ mod tests {
                 }
             })
         };
-        while gate.counters().held * 9000 < HELD_MAX {
+        while gate.counters().held * (9000 + size_of::<Held>()) < HELD_MAX {
             std::thread::yield_now();
         }
         assert!(!guest.is_finished());

@@ -26,11 +26,13 @@ enum Kept {
 }
 
 impl Kept {
-    fn len(&self) -> usize {
-        match self {
+    /// What it takes to keep it, bytes.
+    fn cost(&self) -> usize {
+        let bytes = match self {
             Kept::Frame(bytes) | Kept::Console(bytes) => bytes.len(),
             Kept::PowerOff(_) => 0,
-        }
+        };
+        bytes + size_of::<(Position, Kept)>()
     }
 }
 
@@ -60,7 +62,7 @@ impl Unconfirmed {
 
     fn drop_oldest(&mut self) {
         if let Some((_, kept)) = self.kept.pop_front() {
-            self.bytes -= kept.len();
+            self.bytes -= kept.cost();
         }
     }
 }
@@ -72,7 +74,7 @@ impl Effects for Unconfirmed {
             Effect::Console(bytes) => Kept::Console(bytes.into()),
             Effect::PowerOff(code) => Kept::PowerOff(code),
         };
-        self.bytes += kept.len();
+        self.bytes += kept.cost();
         self.kept.push_back((at, kept));
         while self.bytes > KEPT_MAX {
             self.drop_oldest();

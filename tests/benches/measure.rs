@@ -75,7 +75,7 @@ fn measure(scene: &Scene, load: usize, mode: Mode, results: &mut Results) {
     drop(lab.connect(6379));
     let before = traffic(&lab, &node);
     let (_, arguments, requests) = LOADS[load];
-    let arguments = format!("-t set,get -r 1000000000 -d 16 -n {requests} {arguments}");
+    let arguments = format!("-t set,get -r 200000 -d 16 -n {requests} {arguments}");
     for row in lab.redis_benchmark(&arguments) {
         results.speed.entry((load, row.request.clone(), mode)).or_default().push(row);
     }

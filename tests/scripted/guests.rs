@@ -11,7 +11,7 @@ use echovisor_machine::{
 };
 
 /// The configuration of every scripted guest.
-pub fn config() -> MachineConfig {
+pub(crate) fn config() -> MachineConfig {
     MachineConfig {
         memory: MEMORY_MIN,
         mac: Some([2, 0, 0, 0, 0, 1]),
@@ -23,7 +23,7 @@ pub fn config() -> MachineConfig {
 }
 
 /// A machine before the program's first instruction.
-pub fn boot(program: &Program) -> Machine<ScriptedCpu> {
+pub(crate) fn boot(program: &Program) -> Machine<ScriptedCpu> {
     let memory = Memory::new(MEMORY_MIN).expect("the host has memory");
     program.load(&memory);
     let cpu = ScriptedCpu::new(memory.clone(), program.entry());
@@ -31,13 +31,13 @@ pub fn boot(program: &Program) -> Machine<ScriptedCpu> {
 }
 
 /// The processor of a machine that is being restored.
-pub fn processor(memory: &Memory) -> Result<ScriptedCpu, CpuError> {
+pub(crate) fn processor(memory: &Memory) -> Result<ScriptedCpu, CpuError> {
     Ok(ScriptedCpu::new(memory.clone(), IMAGE_BASE))
 }
 
 /// An effect that was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
+pub(crate) enum Said {
     Frame(Vec<u8>),
     Console(Vec<u8>),
     PowerOff(u32),
@@ -53,11 +53,8 @@ impl From<Effect<'_>> for Said {
     }
 }
 
-/// Ethernet header, and the frame's number behind it.
-const HEADER: usize = 14;
-
 /// A frame that no other equals. Lengths differ.
-pub fn frame(number: u64) -> Vec<u8> {
+pub(crate) fn frame(number: u64) -> Vec<u8> {
     let mut frame = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]].concat();
     frame.extend([0x88, 0xb5]);
     frame.extend(number.to_le_bytes());
@@ -66,11 +63,6 @@ pub fn frame(number: u64) -> Vec<u8> {
 }
 
 /// What the echo guest makes of a frame.
-pub fn echoed(frame: &[u8]) -> Vec<u8> {
+pub(crate) fn echoed(frame: &[u8]) -> Vec<u8> {
     [&frame[6..12], &frame[..6], &frame[12..]].concat()
-}
-
-/// The number of a [`frame`] or its echo.
-pub fn number(frame: &[u8]) -> u64 {
-    u64::from_le_bytes(frame[HEADER..HEADER + 8].try_into().expect("eight bytes"))
 }

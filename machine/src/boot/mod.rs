@@ -146,3 +146,6 @@ fn enter_ring3(state: &mut KvmState, entry: u64, memory_size: u64) {
     state.fpu.mxcsr = 0x1F80;
     state.xcr0 = 1;
 }
+
+#[cfg(test)]
+mod tests;

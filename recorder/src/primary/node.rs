@@ -528,7 +528,9 @@ impl Node {
         let gate = self.guest.gate.counters();
         let now = boot_time();
         let state = self.protocol.as_ref().map_or(State::Solo, Protocol::state);
+        let required = matches!(state, State::Protected(..) | State::Leaving(_));
         Status {
+            acknowledged: if required { self.status.acknowledged } else { self.status.watermark },
             position: Position(self.guest.signals.position.load(Ordering::Relaxed)),
             lag_ms: self.protocol.as_ref().map_or(0, |protocol| protocol.lag(now).as_millis() as u64),
             protected: matches!(state, State::Protected(..)),

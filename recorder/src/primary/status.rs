@@ -11,7 +11,7 @@ pub struct Status {
     pub position: Position,
     /// The log that was sent is complete up to here.
     pub watermark: Position,
-    /// The log that the secondary holds is complete up to here.
+    /// The log is held up to here by all whose acknowledgement is required.
     pub acknowledged: Position,
     /// How far the secondary's execution is behind, milliseconds.
     pub lag_ms: u64,

@@ -16,15 +16,15 @@ use crate::{
 };
 
 /// A follower of a recording.
-pub type Followed = Follower<Watched, Feed, Witnessed>;
+pub(crate) type Followed = Follower<Watched, Feed, Witnessed>;
 
 /// Makes a machine that follows the first `batches` batches of `recording`, from its beginning.
-pub fn follower(recording: &Recording, batches: usize) -> (Followed, Arc<Progress>) {
+pub(crate) fn follower(recording: &Recording, batches: usize) -> (Followed, Arc<Progress>) {
     follow(recording, batches, true)
 }
 
 /// The same, but digests are not compared.
-pub fn without_digests(recording: &Recording) -> Followed {
+pub(crate) fn without_digests(recording: &Recording) -> Followed {
     follow(recording, usize::MAX, false).0
 }
 
@@ -42,17 +42,17 @@ fn follow(recording: &Recording, batches: usize, compares: bool) -> (Followed, A
 }
 
 /// The first `batches` batches of `recording`.
-pub fn history(recording: &Recording, batches: usize) -> Feed {
+pub(crate) fn history(recording: &Recording, batches: usize) -> Feed {
     Feed::new(&recording.pieces, batches, Rc::default())
 }
 
 /// How many batches a recording has.
-pub fn batches(recording: &Recording) -> usize {
+pub(crate) fn batches(recording: &Recording) -> usize {
     recording.pieces.iter().filter(|piece| matches!(piece, Piece::Batch(..))).count()
 }
 
 /// A processor that counts its exits, and panics if it is entered where the log may still have something.
-pub struct Watched {
+pub(crate) struct Watched {
     cpu: ScriptedCpu,
     position: Position,
     watermark: Rc<Cell<Position>>,
@@ -60,7 +60,7 @@ pub struct Watched {
 
 impl Watched {
     /// Lets the processor run freely, as a takeover does.
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         self.watermark.set(Position(u64::MAX));
     }
 }
@@ -94,7 +94,7 @@ impl Cpu for Watched {
 }
 
 /// The log as it comes in, decoded like any that comes from outside.
-pub struct Feed {
+pub(crate) struct Feed {
     pieces: vec::IntoIter<Piece>,
     decoder: Option<Decoder>,
     left: usize,
@@ -143,11 +143,11 @@ impl History for Feed {
 
 /// Sees all effects, and keeps those that are not confirmed as a secondary does.
 #[derive(Default)]
-pub struct Witnessed {
-    pub effects: Vec<(Position, Said)>,
-    pub unconfirmed: Unconfirmed,
+pub(crate) struct Witnessed {
+    pub(crate) effects: Vec<(Position, Said)>,
+    pub(crate) unconfirmed: Unconfirmed,
     /// What the primary said last.
-    pub released: Position,
+    pub(crate) released: Position,
 }
 
 impl Effects for Witnessed {

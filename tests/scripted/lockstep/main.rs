@@ -133,8 +133,8 @@ fn a_log_goes_on_behind_an_image() {
 /// is sent again, and the guest goes on as if nothing had happened.
 #[test]
 fn a_takeover_is_exact_at_the_end_of_every_batch() {
-    for seed in SEEDS {
-        let recording = record(&mut boot(&echo(16)), seed, End::Cut(500));
+    for seed in 0..2 {
+        let recording = record(&mut boot(&echo(16)), seed, End::Cut(200));
         for held in 1..=batches(&recording) {
             takeover(&recording, held, seed);
         }
@@ -163,7 +163,7 @@ fn takeover(recording: &Recording, held: usize, seed: u64) {
     let image = Image::capture(machine.memory(), state);
     let mut machine = image.restore(&guests::config(), guests::processor).expect("the state is valid");
     let given = delivered(recording, held);
-    let after = record(&mut machine, seed ^ 0x5eed, End::Cut(at.0 + 300));
+    let after = record(&mut machine, seed ^ 0x5eed, End::Cut(at.0 + 150));
     let frames = recording.frames[..given].iter().chain(&after.frames);
     let said = witness.effects.iter().chain(&after.effects).map(|(_, said)| said.clone()).collect::<Vec<_>>();
     let echoes = frames.map(|frame| Said::Frame(echoed(frame))).collect::<Vec<_>>();

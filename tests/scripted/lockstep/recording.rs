@@ -15,28 +15,27 @@ use crate::guests::{Said, frame};
 
 /// The log, as it would travel.
 #[derive(Clone)]
-pub enum Piece {
+pub(crate) enum Piece {
     Start(SegmentStart),
     Batch(Vec<u8>, Mark),
 }
 
 /// What a run left behind, and where it led.
-pub struct Recording {
+pub(crate) struct Recording {
     /// Where it began.
-    pub image: Image,
-    pub pieces: Vec<Piece>,
-    pub effects: Vec<(Position, Said)>,
+    pub(crate) image: Image,
+    pub(crate) pieces: Vec<Piece>,
+    pub(crate) effects: Vec<(Position, Said)>,
     /// Frames that the guest was given, in order.
-    pub frames: Vec<Vec<u8>>,
-    pub checkpoints: u64,
-    pub position: Position,
-    pub trail: u64,
-    pub digest: Digest,
+    pub(crate) frames: Vec<Vec<u8>>,
+    pub(crate) checkpoints: u64,
+    pub(crate) position: Position,
+    pub(crate) trail: u64,
 }
 
 /// How a recording ends.
 #[derive(Clone, Copy)]
-pub enum End {
+pub(crate) enum End {
     /// The operator stops the guest at this position.
     Stop(u64),
     /// The log breaks off at this position, as when the primary dies.
@@ -55,7 +54,7 @@ impl End {
 }
 
 /// Records `machine` from where it stands.
-pub fn record(machine: &mut Machine<ScriptedCpu>, seed: u64, end: End) -> Recording {
+pub(crate) fn record(machine: &mut Machine<ScriptedCpu>, seed: u64, end: End) -> Recording {
     let image = Image::capture(machine.memory(), machine.save().expect("a boundary"));
     let mut director = Director::new(seed, end.position(), machine);
     loop {
@@ -75,14 +74,17 @@ pub fn record(machine: &mut Machine<ScriptedCpu>, seed: u64, end: End) -> Record
         director.log.push(machine.position(), Record::Stop);
         director.log.flush(machine.position());
     }
-    let digest = digest(machine);
     let Director { log, inputs: Inputs { frames, .. }, effects, checkpoints, .. } = director;
     let (position, trail) = (machine.position(), machine.trail().0);
-    Recording { image, pieces: log.pieces, effects, frames, checkpoints, position, trail, digest }
+    Recording { image, pieces: log.pieces, effects, frames, checkpoints, position, trail }
 }
 
 /// A recording that only says what stands here: `records`, complete up to `watermark`.
-pub fn written(machine: &Machine<ScriptedCpu>, records: &[(u64, Event<'_>)], watermark: u64) -> Recording {
+pub(crate) fn written(
+    machine: &Machine<ScriptedCpu>,
+    records: &[(u64, Event<'_>)],
+    watermark: u64,
+) -> Recording {
     let mut log = Log::new(machine.position());
     log.mark.trail_at = machine.position();
     log.mark.trail = machine.trail().0;
@@ -99,12 +101,11 @@ pub fn written(machine: &Machine<ScriptedCpu>, records: &[(u64, Event<'_>)], wat
         checkpoints: 0,
         position: machine.position(),
         trail: machine.trail().0,
-        digest: digest(machine),
     }
 }
 
 /// The digest of a machine at a boundary.
-pub fn digest(machine: &Machine<ScriptedCpu>) -> Digest {
+fn digest(machine: &Machine<ScriptedCpu>) -> Digest {
     state_digest(machine.memory(), &machine.save().expect("a boundary"))
 }
 

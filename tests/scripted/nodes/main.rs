@@ -1,1 +1,290 @@
-fn main() {}
+//! A primary and a secondary, their protocol, link and arbiter, with a scripted guest: everything but the processor is real.
+
+#[path = "../guests.rs"]
+mod guests;
+mod lab;
+mod relay;
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    time::Duration,
+};
+
+use echovisor_log::{
+    arbiter::Mode,
+    link::{Hello, LinkError, Plaintext, RefuseCode, dial, greet},
+};
+use echovisor_machine::{
+    Memory,
+    cpu::{Cpu, CpuError, CpuState, Exit, scripted::ScriptedCpu},
+};
+use echovisor_recorder::{Ended, primary};
+use echovisor_replayer::secondary;
+use echovisor_tests::wait_for;
+use vm_memory::{Bytes, GuestAddress};
+
+use crate::{
+    lab::{FIRST, Lab, fingerprint, node},
+    relay::Relay,
+};
+
+#[test]
+fn an_effect_waits_for_the_secondary() {
+    let lab = Lab::new();
+    let mut primary = lab.primary("one");
+    let relay = Relay::new(lab.path("relay"), lab.path("one"));
+    primary.wire.talk(0..5);
+    let secondary = lab.secondary("two", lab.address("relay"));
+    primary.wait_until_protected();
+    secondary.wait_until_eligible();
+    primary.wire.talk(5..10);
+
+    relay.hold(true);
+    primary.wire.send(10);
+    primary.wait_until("holding an effect", |status| status.held > 0);
+    assert!(primary.wire.said.is_empty(), "an effect left that nobody has acknowledged");
+    relay.hold(false);
+    primary.wire.hear(10);
+    assert_eq!(lab.record().mode, Mode::Protected(node("two")));
+}
+
+#[test]
+fn the_secondary_takes_over_and_is_protected_again() {
+    let lab = Lab::new();
+    let mut primary = lab.primary("one");
+    let secondary = lab.secondary("two", lab.address("one"));
+    primary.wait_until_protected();
+    secondary.wait_until_eligible();
+    primary.wire.talk(0..20);
+    primary.running.kill();
+
+    let promotion = secondary.promoted();
+    assert_eq!(promotion.record, lab.record());
+    assert_eq!((promotion.record.term, promotion.record.holder), (FIRST.next(), node("two")));
+    let mut primary = lab.promote("two", promotion);
+    primary.wire.talk(20..40);
+
+    let third = lab.secondary("three", lab.address("two"));
+    primary.wait_until_protected();
+    third.wait_until_eligible();
+    primary.wire.talk(40..50);
+    primary.running.kill();
+    let mut primary = lab.promote("three", third.promoted());
+    primary.wire.talk(50..60);
+}
+
+/// What was never acknowledged is lost with the primary, as on any network; what was is answered, if not by the one then
+/// by the other.
+#[test]
+fn no_acknowledged_effect_is_lost() {
+    let lab = Lab::new();
+    let mut primary = lab.primary("one");
+    let secondary = lab.secondary("two", lab.address("one"));
+    primary.wait_until_protected();
+    secondary.wait_until_eligible();
+    let sent = 0..500;
+    sent.clone().for_each(|number| primary.wire.send(number));
+    primary.wire.hear(50);
+    let said = primary.wire.said.clone();
+    primary.running.kill();
+
+    let promotion = secondary.promoted();
+    let mut again = Vec::new();
+    promotion.unconfirmed.resend(|_, effect| again.push(guests::Said::from(effect)));
+    let last = said.try_iter().last();
+    let mut primary = lab.promote("two", promotion);
+    // The new primary goes on where it must: what the old one said last is either confirmed or said again, and the first
+    // frame after the gap is one that it was never given.
+    primary.wire.talk(500..510);
+    if let (Some(last), Some(newest)) = (last, again.last()) {
+        let order = |said: &guests::Said| match said {
+            guests::Said::Frame(frame) => u64::from_le_bytes(frame[14..22].try_into().expect("a number")),
+            other => panic!("{other:?}"),
+        };
+        assert!(
+            order(newest) >= order(&last),
+            "the old primary said {last:?}, the new one knows only {newest:?}"
+        );
+    }
+}
+
+#[test]
+fn a_cut_link_is_no_death() {
+    let lab = Lab::new();
+    let mut primary = lab.primary("one");
+    let relay = Relay::new(lab.path("relay"), lab.path("one"));
+    let secondary = lab.secondary("two", lab.address("relay"));
+    primary.wait_until_protected();
+    secondary.wait_until_eligible();
+    for round in 0..10 {
+        primary.wire.send(2 * round);
+        relay.cut();
+        primary.wire.hear(2 * round);
+        primary.wire.talk(2 * round + 1..2 * round + 2);
+    }
+    primary.wait_until_protected();
+    secondary.wait_until_eligible();
+    assert_eq!((lab.record().term, lab.record().mode), (FIRST, Mode::Protected(node("two"))));
+    primary.running.kill();
+    lab.promote("two", secondary.promoted()).wire.talk(20..25);
+}
+
+#[test]
+fn without_its_secondary_the_primary_goes_on_when_the_arbiter_agrees() {
+    let lab = Lab::new();
+    let mut primary = lab.primary("one");
+    let secondary = lab.secondary("two", lab.address("one"));
+    primary.wait_until_protected();
+    lab.arbiter.set_broken(true);
+    secondary.running.kill();
+    primary.wire.send(0);
+    primary.wait_until("asking", |status| status.mode == "leaving" && status.held > 0);
+    assert!(primary.wire.said.is_empty(), "an effect left though the arbiter has not agreed");
+    lab.arbiter.set_broken(false);
+    primary.wire.hear(0);
+    assert_eq!(lab.record().mode, Mode::Solo);
+    primary.wire.talk(1..5);
+
+    let _next = lab.secondary("three", lab.address("one"));
+    primary.wait_until_protected();
+    primary.wire.talk(5..10);
+}
+
+#[test]
+fn stop_ends_the_guest_everywhere() {
+    let lab = Lab::new();
+    let mut primary = lab.primary("one");
+    let secondary = lab.secondary("two", lab.address("one"));
+    primary.wait_until_protected();
+    primary.wire.talk(0..5);
+    primary.stop();
+    let outcome = primary.running.finish().expect("a proper end");
+    assert!(matches!(outcome, primary::Outcome::Ended(Ended::Stopped)), "{outcome:?}");
+    assert!(matches!(secondary.running.finish(), Ok(secondary::Outcome::Ended(_))));
+    assert_eq!(lab.record().mode, Mode::Ended);
+}
+
+#[test]
+fn a_second_secondary_is_refused_and_disturbs_nobody() {
+    let lab = Lab::new();
+    let mut primary = lab.primary("one");
+    let secondary = lab.secondary("two", lab.address("one"));
+    primary.wait_until_protected();
+    let (address, hello) = (lab.address("one"), Hello::new(node("three"), fingerprint()));
+    let greeting = async {
+        let mut link = dial(&address, Plaintext::LocalOnly, Duration::from_secs(10)).await?;
+        greet(&mut link, &hello, Duration::from_secs(10)).await
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    match runtime.block_on(greeting) {
+        Err(LinkError::Refused { code: RefuseCode::Busy, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    primary.wire.talk(0..5);
+    primary.wait_until_protected();
+    secondary.wait_until_eligible();
+}
+
+/// Connections that say nothing, nonsense, or a proper hello and then nothing more.
+#[test]
+fn who_stalls_or_talks_nonsense_holds_up_nobody() {
+    let lab = Lab::new();
+    let mut primary = lab.primary("one");
+    primary.wire.talk(0..3);
+    let silent = UnixStream::connect(lab.path("one")).expect("a listening primary");
+    let mut talker = UnixStream::connect(lab.path("one")).expect("a listening primary");
+    talker.write_all(&[0xff; 4096]).expect("the socket takes it");
+    let mut rest = Vec::new();
+    // The primary hangs up on it; whether it says why is its own affair.
+    let _ = talker.read_to_end(&mut rest);
+
+    // A joiner that never reads its image.
+    let (address, hello) = (lab.address("one"), Hello::new(node("three"), fingerprint()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let stalled = runtime.block_on(async {
+        let mut link =
+            dial(&address, Plaintext::LocalOnly, Duration::from_secs(10)).await.expect("a primary");
+        greet(&mut link, &hello, Duration::from_secs(10)).await.expect("a welcome");
+        link
+    });
+    primary.wait_until("joined", |status| status.mode == "joining");
+    primary.wire.talk(3..30);
+    runtime.block_on(async { drop(stalled) });
+    primary.wait_until("alone again", |status| status.mode == "solo");
+
+    let secondary = lab.secondary("two", lab.address("one"));
+    primary.wait_until_protected();
+    secondary.wait_until_eligible();
+    primary.wire.talk(30..40);
+    drop(silent);
+}
+
+/// An idle guest writes no log; its secondary is fit all the same.
+#[test]
+fn an_idle_guest_is_protected_too() {
+    let lab = Lab::new();
+    let mut primary = lab.primary("one");
+    primary.wire.talk(0..5);
+    let secondary = lab.secondary("two", lab.address("one"));
+    primary.wait_until_protected();
+    secondary.wait_until_eligible();
+    primary.running.kill();
+    lab.promote("two", secondary.promoted()).wire.talk(5..10);
+}
+
+/// A secondary whose memory goes bad is found out, told apart from a dead one, and replaced.
+#[test]
+fn a_secondary_that_diverges_protects_nobody() {
+    let lab = Lab::new();
+    let mut primary = lab.primary("one");
+    let secondary = lab.secondary_with("two", lab.address("one"), Rotten::make);
+    primary.wait_until_protected();
+    // The digest is compared at a checkpoint, of which each is this many frames away from the next at most.
+    let mut number = 0;
+    wait_for("the divergence to be found", || {
+        primary.wire.talk(number..number + 20);
+        number += 20;
+        let status = primary.status();
+        if status.divergences > 0 { Ok(()) } else { Err(format!("{status:?}")) }
+    });
+    secondary.wait_until("aware of it", |status| status.divergences > 0);
+    primary.wire.talk(number..number + 5);
+}
+
+/// A processor in bad memory: after some exits a byte changes that the guest does not use.
+struct Rotten {
+    cpu: ScriptedCpu,
+    memory: Memory,
+    exits: u32,
+}
+
+impl Rotten {
+    const EXITS: u32 = 60;
+
+    fn make(memory: &Memory) -> Result<Rotten, CpuError> {
+        Ok(Rotten { cpu: guests::processor(memory)?, memory: memory.clone(), exits: 0 })
+    }
+}
+
+impl Cpu for Rotten {
+    fn enter(&mut self) -> Result<Exit<'_>, CpuError> {
+        self.exits += 1;
+        if self.exits == Self::EXITS {
+            self.memory.mmap().write_obj(1_u8, GuestAddress(0x70_0000)).expect("an address in RAM");
+        }
+        self.cpu.enter()
+    }
+
+    fn complete(&mut self) -> Result<Option<Exit<'_>>, CpuError> {
+        self.cpu.complete()
+    }
+
+    fn save(&self) -> Result<CpuState, CpuError> {
+        self.cpu.save()
+    }
+
+    fn restore(&mut self, state: &CpuState) -> Result<(), CpuError> {
+        self.cpu.restore(state)
+    }
+}
