@@ -59,3 +59,49 @@ impl MachineConfig {
         Ok(config)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn config() -> MachineConfig {
+        MachineConfig {
+            memory: MEMORY_MIN,
+            mac: Some([2, 0, 0, 0, 0, 1]),
+            mtu: 1500,
+            guest: "kv".into(),
+            arguments: "ip=10.0.0.2/24".into(),
+            program: Digest([7; 32]),
+        }
+    }
+
+    #[test]
+    fn it_travels() {
+        for config in [config(), MachineConfig { mac: None, memory: MEMORY_MAX, ..config() }] {
+            assert_eq!(MachineConfig::from_bytes(&config.to_bytes()).unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn a_machine_that_cannot_be_is_refused() {
+        for memory in [0, MEMORY_MIN - MEMORY_STEP, MEMORY_MIN + 1, MEMORY_MAX + MEMORY_STEP, u64::MAX] {
+            let bytes = MachineConfig { memory, ..config() }.to_bytes();
+            assert!(MachineConfig::from_bytes(&bytes).is_err(), "{memory} bytes");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_bring_the_reader_down(
+            at in any::<prop::sample::Index>(), byte: u8, length in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = config().to_bytes();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let _ = MachineConfig::from_bytes(&bytes);
+            let _ = MachineConfig::from_bytes(&bytes[..length.index(bytes.len())]);
+        }
+    }
+}

@@ -101,3 +101,32 @@ impl Memory {
         self.put((index * PAGE_SIZE) as u64, page);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_their_limits() {
+        for size in [0, MEMORY_MIN - MEMORY_STEP, MEMORY_MIN + 1, MEMORY_MAX + MEMORY_STEP, u64::MAX] {
+            assert!(matches!(Memory::new(size), Err(MemoryError::Size { .. })), "{size} bytes");
+        }
+        let memory = Memory::new(MEMORY_MIN).unwrap();
+        assert_eq!((memory.size(), memory.pages() * PAGE_SIZE), (MEMORY_MIN, MEMORY_MIN as usize));
+    }
+
+    #[test]
+    fn pages_start_as_zeros_and_clones_share_them() {
+        let memory = Memory::new(MEMORY_MIN).unwrap();
+        let other = memory.clone();
+        let last = memory.pages() - 1;
+        let mut page = [1; PAGE_SIZE];
+        memory.read_page(last, &mut page);
+        assert_eq!(page, [0; PAGE_SIZE]);
+        other.write_page(last, &[9; PAGE_SIZE]);
+        memory.read_page(last, &mut page);
+        assert_eq!(page, [9; PAGE_SIZE]);
+        memory.read_page(last - 1, &mut page);
+        assert_eq!(page, [0; PAGE_SIZE], "only that page was written");
+    }
+}

@@ -30,3 +30,51 @@ impl Trail {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_leaves_a_mark() {
+        let after = |leave: &dyn Fn(&mut Trail)| {
+            let mut trail = Trail::default();
+            leave(&mut trail);
+            trail.0
+        };
+        let marks = [
+            0,
+            after(&|trail| trail.exit(1, 0x600, &[0; 4], 0x1000)),
+            after(&|trail| trail.exit(2, 0x600, &[0; 4], 0x1000)),
+            after(&|trail| trail.exit(1, 0x604, &[0; 4], 0x1000)),
+            after(&|trail| trail.exit(1, 0x600, &[1, 0, 0, 0], 0x1000)),
+            after(&|trail| trail.exit(1, 0x600, &[0; 3], 0x1000)),
+            after(&|trail| trail.exit(1, 0x600, &[0; 4], 0x1002)),
+            after(&|trail| trail.effect(&Effect::Frame(b"a"))),
+            after(&|trail| trail.effect(&Effect::Console(b"a"))),
+            after(&|trail| trail.effect(&Effect::Frame(b"b"))),
+            after(&|trail| trail.effect(&Effect::PowerOff(0))),
+            after(&|trail| trail.effect(&Effect::PowerOff(1))),
+            // The order counts.
+            after(&|trail| {
+                trail.exit(1, 0x600, &[], 0);
+                trail.effect(&Effect::Frame(b"a"));
+            }),
+            after(&|trail| {
+                trail.effect(&Effect::Frame(b"a"));
+                trail.exit(1, 0x600, &[], 0);
+            }),
+        ];
+        let different: std::collections::BTreeSet<u64> = marks.into();
+        assert_eq!(different.len(), marks.len());
+    }
+
+    /// Recordings and nodes of one version must agree with those of the next.
+    #[test]
+    fn the_hash_never_changes() {
+        let mut trail = Trail::default();
+        trail.exit(1, 0x600, &[1, 2, 3, 4], 0x20_0000);
+        trail.effect(&Effect::Frame(&[5; 60]));
+        assert_eq!(trail.0, 0);
+    }
+}

@@ -104,7 +104,7 @@ impl<H: History, W: Witness> Replay<H, W> {
         }
     }
 
-    /// Pauses the machine at the first boundary at or after `position`.
+    /// Pauses the machine at the first boundary at or after `position`, once everything that is recorded there has happened.
     pub fn pause_at(&mut self, position: Option<Position>) {
         self.pause_at = position;
     }
@@ -184,18 +184,15 @@ impl<H: History, W: Witness> Replay<H, W> {
         };
         let Some(mark) = self.current.as_ref().map(|current| current.mark) else { return Ok(Step::Fetch) };
         compare_trail(here.position, here.trail, &mark)?;
-        if self.pause_at.is_some_and(|position| here.position >= position) {
-            return pause(self, Due::Reached);
-        }
         let Some((at, record)) = self.peek() else {
             let complete = here.position < mark.watermark;
-            return Ok(if complete { Step::Answer(Next::Enter) } else { Step::Fetch });
+            return if complete { self.enter(here) } else { Ok(Step::Fetch) };
         };
         if at < here.position {
             return Err(ReplayError::Missed { missed: at, at: here.position });
         }
         if at > here.position {
-            return Ok(Step::Answer(Next::Enter));
+            return self.enter(here);
         }
         if !here.boundary {
             return Ok(Step::Answer(Next::Complete));
@@ -211,6 +208,15 @@ impl<H: History, W: Witness> Replay<H, W> {
             Record::Checkpoint(digest) => pause(self, Due::Checkpoint(digest)),
             Record::Stop => pause(self, Due::Stop),
         }
+    }
+
+    /// Everything at this position has happened: goes on, unless this is where to pause.
+    fn enter(&mut self, here: &Here) -> Result<Step, ReplayError<H::Error>> {
+        if self.pause_at.is_some_and(|position| here.position >= position) {
+            self.due = Some(Due::Reached);
+            return Ok(Step::Answer(Next::Pause));
+        }
+        Ok(Step::Answer(Next::Enter))
     }
 
     /// Waits for the next batch; whether there was one.

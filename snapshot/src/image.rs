@@ -23,6 +23,10 @@ const MAGIC: [u8; 8] = *b"ECHOIMG\n";
 /// Magic, version, and the length of the body once decompressed.
 const PREFIX: usize = 8 + 4 + 8;
 
+/// log2 of the window of the compressed stream, bytes (512 KiB): what level 1 uses by itself, pinned so that a reader knows
+/// the memory that a foreign image can ask for.
+const WINDOW_LOG: u32 = 19;
+
 /// What an image may hold besides pages, bytes: processor and devices.
 const STATE_MAX: u64 = 1 << 20;
 
@@ -158,7 +162,7 @@ impl Image {
         bytes.extend(MAGIC);
         bytes.extend(IMAGE_VERSION.to_le_bytes());
         bytes.extend((body.len() as u64).to_le_bytes());
-        zstd::stream::copy_encode(&body[..], &mut bytes, 1).expect("compressing into memory");
+        compress(&body, &mut bytes).expect("compressing into memory");
         bytes
     }
 
@@ -181,15 +185,23 @@ impl Image {
         if size > MEMORY_MAX + page_list + STATE_MAX {
             return Err(ImageError::TooLarge { size });
         }
-        // The announced size is a bound, not a reason to allocate: a short file cannot ask for much.
+        // The announced size is a bound, not a reason to allocate: memory is taken for what really comes out.
         let mut body = rkyv::util::AlignedVec::<16>::new();
         let mut decoder = zstd::stream::read::Decoder::new(compressed).map_err(damaged)?;
+        decoder.window_log_max(WINDOW_LOG).map_err(damaged)?;
         body.extend_from_reader(&mut std::io::Read::take(&mut decoder, size + 1)).map_err(damaged)?;
         if body.len() as u64 != size {
             return Err(ImageError::Damaged(format!("{} bytes instead of {size}", body.len())));
         }
         rkyv::from_bytes::<Image, rkyv::rancor::Error>(&body).map_err(damaged)
     }
+}
+
+fn compress(body: &[u8], out: &mut Vec<u8>) -> std::io::Result<()> {
+    let mut encoder = zstd::stream::Encoder::new(out, 1)?;
+    encoder.window_log(WINDOW_LOG)?;
+    std::io::Write::write_all(&mut encoder, body)?;
+    encoder.finish().map(drop)
 }
 
 fn damaged(error: impl std::fmt::Display) -> ImageError {

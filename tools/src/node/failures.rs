@@ -82,8 +82,15 @@ impl From<PortError> for Failure {
 
 impl From<LinkError> for Failure {
     fn from(error: LinkError) -> Failure {
-        let hint = error.hint().unwrap_or("see whether the primary runs, and what it says").to_owned();
-        let exit = if matches!(error, LinkError::Fingerprint { .. }) { Exit::Unfit } else { Exit::Failed };
+        let (hint, exit) = match &error {
+            LinkError::Plaintext { .. } => (
+                "use 127.0.0.1, [::1] or unix:PATH; or, on a network that you trust, --allow-plaintext-link",
+                Exit::Usage,
+            ),
+            LinkError::Fingerprint { .. } => (error.hint().unwrap_or(REPORT), Exit::Unfit),
+            _ => (error.hint().unwrap_or("see whether the primary runs, and what it says"), Exit::Failed),
+        };
+        let hint = hint.to_owned();
         Failure::new("the link", hint).because(error).with_exit(exit)
     }
 }

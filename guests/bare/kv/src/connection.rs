@@ -28,13 +28,7 @@ pub struct Connection {
 impl Connection {
     /// A connection that was just accepted.
     pub fn new(handle: SocketHandle, session: Session) -> Self {
-        Self {
-            handle,
-            session,
-            input: Input::default(),
-            output: Output::default(),
-            closing: false,
-        }
+        Self { handle, session, input: Input::default(), output: Output::default(), closing: false }
     }
 
     /// What it speaks.

@@ -25,12 +25,7 @@ fn main() -> ! {
         println!("kv: no network device");
         rt::power::off(1)
     };
-    println!(
-        "kv: {}, RESP on {}, HTTP on {}",
-        addresses.ip,
-        server::RESP_PORT,
-        server::HTTP_PORT
-    );
+    println!("kv: {}, RESP on {}, HTTP on {}", addresses.ip, server::RESP_PORT, server::HTTP_PORT);
     loop {
         server.burst();
     }

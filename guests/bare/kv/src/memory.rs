@@ -16,11 +16,8 @@ pub const RESP_SOCKETS: Options = Options {
     timeout: Duration::from_secs(180),
 };
 /// Sockets for HTTP. Browsers keep connections that they may never use again, so the idle are closed.
-pub const HTTP_SOCKETS: Options = Options {
-    buffer: 16 << 10,
-    keep_alive: None,
-    timeout: Duration::from_secs(60),
-};
+pub const HTTP_SOCKETS: Options =
+    Options { buffer: 16 << 10, keep_alive: None, timeout: Duration::from_secs(60) };
 
 /// Kept free of data: the buffers of all sockets, and as much again for requests and replies that are larger than those.
 const RESERVE: usize =
@@ -29,8 +26,5 @@ const RESERVE: usize =
 /// The heap as the store sees it: at least three quarters of it, however small.
 pub fn heap() -> Heap {
     let size = rt::heap::size();
-    Heap {
-        used: rt::heap::used,
-        limit: size.saturating_sub(RESERVE).max(size / 4 * 3),
-    }
+    Heap { used: rt::heap::used, limit: size.saturating_sub(RESERVE).max(size / 4 * 3) }
 }

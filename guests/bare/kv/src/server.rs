@@ -78,14 +78,7 @@ impl Server {
 
     /// Takes leave of everyone who has gone.
     fn release(&mut self) {
-        let Self {
-            stack,
-            resp,
-            http,
-            connections,
-            service,
-            ..
-        } = self;
+        let Self { stack, resp, http, connections, service, .. } = self;
         connections.retain(|connection| {
             let over = Listener::is_over(stack.sockets.get(connection.handle));
             if over {

@@ -14,9 +14,6 @@ impl Addresses {
     /// From the guest's arguments; 10.0.0.2/24 without a gateway if they say nothing.
     pub fn from_arguments() -> Self {
         let default = Ipv4Cidr::new(Ipv4Address::new(10, 0, 0, 2), 24);
-        Self {
-            ip: rt::arguments::parse("ip").unwrap_or(default),
-            gateway: rt::arguments::parse("gw"),
-        }
+        Self { ip: rt::arguments::parse("ip").unwrap_or(default), gateway: rt::arguments::parse("gw") }
     }
 }

@@ -78,29 +78,18 @@ impl Driver {
     /// Takes the next frame that the device has received.
     fn take(&mut self) -> Option<Frame> {
         let token = self.virtio.poll_receive()?;
-        let mut buffer = self.receiving[usize::from(token)]
-            .take()
-            .expect("the device returns what it was given");
+        let mut buffer =
+            self.receiving[usize::from(token)].take().expect("the device returns what it was given");
         // SAFETY: this is the buffer that was given for this token.
         let received = unsafe { self.virtio.receive_complete(token, &mut buffer.0) };
         let (header, length) = received.expect("a received frame has a header");
-        Some(Frame {
-            buffer,
-            start: header,
-            end: header + length,
-        })
+        Some(Frame { buffer, start: header, end: header + length })
     }
 
     /// Hands a frame of `length` bytes, which `fill` writes, to the device. There must be a free buffer.
     fn send<R>(&mut self, length: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
-        let mut buffer = self
-            .free
-            .pop()
-            .expect("tokens are given only while there is a free buffer");
-        let start = self
-            .virtio
-            .fill_buffer_header(&mut buffer.0)
-            .expect("the buffer holds a header");
+        let mut buffer = self.free.pop().expect("tokens are given only while there is a free buffer");
+        let start = self.virtio.fill_buffer_header(&mut buffer.0).expect("the buffer holds a header");
         let end = start + length;
         let result = fill(&mut buffer.0[start..end]);
         // SAFETY: the buffer stays untouched in `transmitting` until the device returns its token.
@@ -113,9 +102,8 @@ impl Driver {
     /// Takes back the buffers of all frames that the device has sent.
     fn reclaim(&mut self) {
         while let Some(token) = self.virtio.poll_transmit() {
-            let frame = self.transmitting[usize::from(token)]
-                .take()
-                .expect("the device returns what it was given");
+            let frame =
+                self.transmitting[usize::from(token)].take().expect("the device returns what it was given");
             // SAFETY: these are the bytes that were given for this token.
             let sent = unsafe { self.virtio.transmit_complete(token, &frame.buffer.0[..frame.end]) };
             sent.expect("the token was the next one");

@@ -37,13 +37,7 @@ impl Listener {
 
     /// Listens on `port`, with at most `limit` connections at a time.
     pub fn new(stack: &mut Stack, port: u16, limit: usize, options: Options) -> Self {
-        let mut listener = Self {
-            port,
-            limit,
-            open: 0,
-            spare: Vec::with_capacity(Self::SPARE),
-            options,
-        };
+        let mut listener = Self { port, limit, open: 0, spare: Vec::with_capacity(Self::SPARE), options };
         listener.refill(stack);
         listener
     }

@@ -6,11 +6,7 @@ use virtio_drivers::transport::pci::PciTransport;
 use virtio_drivers::transport::pci::bus::{Command, ConfigurationAccess, DeviceFunction, PciRoot};
 
 /// Where the contract puts the network device.
-const NETWORK: DeviceFunction = DeviceFunction {
-    bus: 0,
-    device: 1,
-    function: 0,
-};
+const NETWORK: DeviceFunction = DeviceFunction { bus: 0, device: 1, function: 0 };
 /// What a slot without a device reads as.
 const ABSENT: u32 = u32::MAX;
 const ENABLE: u32 = 1 << 31;

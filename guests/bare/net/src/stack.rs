@@ -29,26 +29,17 @@ impl Stack {
         let mut interface = Interface::new(config, &mut device, now());
         interface.update_ip_addrs(|ips| ips.push(addresses.ip.into()).expect("one address has room"));
         if let Some(gateway) = addresses.gateway {
-            interface
-                .routes_mut()
-                .add_default_ipv4_route(gateway)
-                .expect("one route has room");
+            interface.routes_mut().add_default_ipv4_route(gateway).expect("one route has room");
         }
         // All the room at once: growing later could fail, and smoltcp would not survive that.
-        Some(Self {
-            device,
-            interface,
-            sockets: SocketSet::new(Vec::with_capacity(sockets)),
-        })
+        Some(Self { device, interface, sockets: SocketSet::new(Vec::with_capacity(sockets)) })
     }
 
     /// Takes up to `limit` frames; returns whether there may be more.
     pub fn receive(&mut self, limit: usize) -> bool {
         let now = now();
         (0..limit).all(|_| {
-            let result = self
-                .interface
-                .poll_ingress_single(now, &mut self.device, &mut self.sockets);
+            let result = self.interface.poll_ingress_single(now, &mut self.device, &mut self.sockets);
             !matches!(result, PollIngressSingleResult::None)
         })
     }
@@ -58,8 +49,7 @@ impl Stack {
         let now = now();
         self.interface.poll_maintenance(now);
         while let PollResult::SocketStateChanged =
-            self.interface
-                .poll_egress(now, &mut self.device, &mut self.sockets)
+            self.interface.poll_egress(now, &mut self.device, &mut self.sockets)
         {}
     }
 

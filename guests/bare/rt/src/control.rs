@@ -16,11 +16,7 @@ macro_rules! read {
 /// Panics unless the machine speaks the same version of the contract.
 pub(crate) fn check() {
     assert!(read!(magic) == abi::CONTROL_MAGIC, "no control page");
-    assert!(
-        read!(version) == abi::CONTROL_VERSION,
-        "control page of version {}",
-        read!(version)
-    );
+    assert!(read!(version) == abi::CONTROL_VERSION, "control page of version {}", read!(version));
 }
 
 /// End of RAM, bytes.

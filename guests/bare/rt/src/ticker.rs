@@ -11,10 +11,7 @@ pub struct Ticker {
 impl Ticker {
     /// The first tick comes a `period`, in ns, from now.
     pub fn new(period: u64) -> Self {
-        Self {
-            period,
-            next: control::clock() + period,
-        }
+        Self { period, next: control::clock() + period }
     }
 
     /// Waits at most until the next tick; returns how many have passed since the last call, none if input came first.

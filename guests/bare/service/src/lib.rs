@@ -50,11 +50,7 @@ pub struct Stats {
 impl Service {
     /// An empty service.
     pub fn new(store: Store) -> Self {
-        Self {
-            store,
-            stats: Stats::default(),
-            now: 0,
-        }
+        Self { store, stats: Stats::default(), now: 0 }
     }
 
     /// Whole seconds since boot.

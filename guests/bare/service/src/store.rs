@@ -46,10 +46,7 @@ impl Store {
     /// An empty store. The seed keeps a peer from choosing keys that collide.
     pub fn new(seed: [u64; 2], heap: Heap) -> Self {
         let shared = Box::leak(Box::new(SharedSeed::from_u64(seed[0])));
-        Self {
-            map: Map::with_hasher(SeedableRandomState::with_seed(seed[1], shared)),
-            heap,
-        }
+        Self { map: Map::with_hasher(SeedableRandomState::with_seed(seed[1], shared)), heap }
     }
 
     /// Whether new data must be refused.

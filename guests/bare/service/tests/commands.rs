@@ -32,10 +32,7 @@ fn values_are_set_and_read() {
         ("GETSET b 3", NIL),
         ("MGET a x b", "*3\r\n$2\r\n22\r\n$-1\r\n$1\r\n3\r\n"),
         ("MSET a 1 c 2", OK),
-        (
-            "MSET a 1 c",
-            "-ERR wrong number of arguments for 'mset' command\r\n",
-        ),
+        ("MSET a 1 c", "-ERR wrong number of arguments for 'mset' command\r\n"),
         ("APPEND a 23", ":3\r\n"),
         ("APPEND d 4", ":1\r\n"),
         ("MGET a d", "*2\r\n$3\r\n123\r\n$1\r\n4\r\n"),
@@ -78,10 +75,7 @@ fn integers_are_counted_up_and_down() {
         ("INCRBY n x", NOT_AN_INTEGER),
         ("SET n 9223372036854775807", OK),
         ("INCR n", "-ERR increment or decrement would overflow\r\n"),
-        (
-            "DECRBY n -9223372036854775808",
-            "-ERR increment or decrement would overflow\r\n",
-        ),
+        ("DECRBY n -9223372036854775808", "-ERR increment or decrement would overflow\r\n"),
         ("SET n 01", OK),
         ("INCR n", NOT_AN_INTEGER),
     ]);
@@ -102,14 +96,8 @@ fn the_connection_and_the_server_are_asked() {
         ("CLIENT SETINFO LIB-NAME lib", OK),
         ("COMMAND DOCS", "*0\r\n"),
         ("CONFIG GET save", "*2\r\n$4\r\nsave\r\n$0\r\n\r\n"),
-        (
-            "CONFIG GET appendonly nothing",
-            "*2\r\n$10\r\nappendonly\r\n$2\r\nno\r\n",
-        ),
-        (
-            "HELLO 3",
-            "-ERR unknown command 'HELLO', with args beginning with: '3' \r\n",
-        ),
+        ("CONFIG GET appendonly nothing", "*2\r\n$10\r\nappendonly\r\n$2\r\nno\r\n"),
+        ("HELLO 3", "-ERR unknown command 'HELLO', with args beginning with: '3' \r\n"),
         ("GET", "-ERR wrong number of arguments for 'get' command\r\n"),
     ]);
 }
@@ -118,10 +106,7 @@ fn the_connection_and_the_server_are_asked() {
 fn info_tells_what_was_asked_for() {
     let mut talk = Talk::resp();
     talk.command("SET a 1");
-    assert_eq!(
-        talk.command("INFO keyspace"),
-        "$44\r\n# Keyspace\r\ndb0:keys=1,expires=0,avg_ttl=0\r\n\r\n"
-    );
+    assert_eq!(talk.command("INFO keyspace"), "$44\r\n# Keyspace\r\ndb0:keys=1,expires=0,avg_ttl=0\r\n\r\n");
     let all = talk.command("INFO");
     for section in ["Server", "Clients", "Memory", "Stats", "Replication", "Keyspace"] {
         assert!(all.contains(&format!("# {section}\r\n")), "{section}");
@@ -146,14 +131,7 @@ fn quit_ends_the_conversation() {
 #[test]
 fn a_full_store_is_still_read_and_emptied() {
     let mut talk = Talk::resp_when_full();
-    for command in [
-        "SET a 1",
-        "MSET a 1",
-        "INCR a",
-        "APPEND a 1",
-        "SETNX a 1",
-        "GETSET a 1",
-    ] {
+    for command in ["SET a 1", "MSET a 1", "INCR a", "APPEND a 1", "SETNX a 1", "GETSET a 1"] {
         assert_eq!(talk.command(command), OUT_OF_MEMORY, "{command}");
     }
     assert_eq!(talk.command("GET a"), NIL);
@@ -165,10 +143,7 @@ fn values_have_a_limit() {
     let mut talk = Talk::resp();
     let longest = vec![b'x'; VALUE_MAX];
     assert_eq!(talk.say(&encode(&[b"SET", b"a", &longest])), OK.as_bytes());
-    assert!(
-        talk.command("APPEND a x")
-            .starts_with("-ERR string exceeds maximum allowed size")
-    );
+    assert!(talk.command("APPEND a x").starts_with("-ERR string exceeds maximum allowed size"));
     let too_long = vec![b'x'; VALUE_MAX + 1];
     let reply = talk.say(&encode(&[b"SET", b"a", &too_long]));
     assert_eq!(reply, b"-ERR Protocol error: invalid bulk length\r\n");

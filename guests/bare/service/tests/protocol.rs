@@ -97,34 +97,23 @@ fn broken_requests_are_told_apart() {
         (b"GET \"a\r\n", "unbalanced quotes in request"),
         (&long_line, "too big inline request"),
         (&[b"*", &long_line[..]].concat(), "too big mbulk count string"),
-        (
-            &[b"*1\r\n$", &long_line[..]].concat(),
-            "too big bulk count string",
-        ),
+        (&[b"*1\r\n$", &long_line[..]].concat(), "too big bulk count string"),
     ] {
         let mut talk = Talk::resp();
         let reply = talk.say(request);
-        assert_eq!(
-            String::from_utf8_lossy(&reply),
-            format!("-ERR Protocol error: {error}\r\n")
-        );
+        assert_eq!(String::from_utf8_lossy(&reply), format!("-ERR Protocol error: {error}\r\n"));
         assert_eq!(talk.flow, Flow::Close);
     }
 }
 
 #[test]
 fn requests_of_nothing_are_no_requests() {
-    assert_eq!(
-        Talk::resp().say(b"\r\n*0\r\n*-1\r\n   \r\nPING\r\n"),
-        b"+PONG\r\n"
-    );
+    assert_eq!(Talk::resp().say(b"\r\n*0\r\n*-1\r\n   \r\nPING\r\n"), b"+PONG\r\n");
 }
 
 #[test]
 fn a_request_has_a_limit_as_a_whole() {
     let value = vec![b'x'; 1 << 20];
-    let reply = Talk::resp().say(&encode(&[
-        b"MSET", b"a", &value, b"b", &value, b"c", &value, b"d", &value,
-    ]));
+    let reply = Talk::resp().say(&encode(&[b"MSET", b"a", &value, b"b", &value, b"c", &value, b"d", &value]));
     assert_eq!(reply, b"-ERR Protocol error: too big request\r\n");
 }

@@ -11,11 +11,8 @@ const PORT: u16 = 7;
 const CONNECTIONS: usize = 16;
 /// Room for one answer.
 const ANSWER_MAX: usize = 64;
-const OPTIONS: Options = Options {
-    buffer: 4096,
-    keep_alive: Some(Duration::from_secs(60)),
-    timeout: Duration::from_secs(180),
-};
+const OPTIONS: Options =
+    Options { buffer: 4096, keep_alive: Some(Duration::from_secs(60)), timeout: Duration::from_secs(180) };
 
 /// A server of lines.
 pub struct Lines {
@@ -29,11 +26,7 @@ impl Lines {
     pub fn new() -> Option<Self> {
         let mut stack = Stack::new(&Addresses::from_arguments(), CONNECTIONS)?;
         let listener = Listener::new(&mut stack, PORT, CONNECTIONS, OPTIONS);
-        Some(Self {
-            stack,
-            listener,
-            connections: Vec::with_capacity(CONNECTIONS),
-        })
+        Some(Self { stack, listener, connections: Vec::with_capacity(CONNECTIONS) })
     }
 
     /// Answers each line that has come with `answer`, and rings the doorbell without sleeping.
@@ -46,11 +39,7 @@ impl Lines {
             reply(self.stack.sockets.get_mut(handle), answer);
         }
         self.stack.transmit();
-        let Self {
-            stack,
-            listener,
-            connections,
-        } = self;
+        let Self { stack, listener, connections } = self;
         connections.retain(|&handle| {
             let over = Listener::is_over(stack.sockets.get(handle));
             if over {

@@ -17,11 +17,7 @@ pub struct Mixer {
 impl Mixer {
     /// Starts from a constant, so that every run computes the same.
     pub fn new() -> Self {
-        Self {
-            memory: vec![0; WORDS].into(),
-            state: 0x9e37_79b9_7f4a_7c15,
-            iterations: 0,
-        }
+        Self { memory: vec![0; WORDS].into(), state: 0x9e37_79b9_7f4a_7c15, iterations: 0 }
     }
 
     /// Runs a number of iterations without an exit.

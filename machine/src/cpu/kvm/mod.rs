@@ -46,6 +46,7 @@ pub const NEEDED: &[Cap] = &[
     Cap::VcpuEvents,
     Cap::Debugregs,
     Cap::Xcrs,
+    Cap::Xsave,
     msr::NEEDED[0],
     msr::NEEDED[1],
 ];
@@ -94,7 +95,7 @@ impl KvmCpu {
         Ok(KvmState {
             regs: self.vcpu.get_regs().map_err(call("KVM_GET_REGS"))?.into(),
             sregs: self.vcpu.get_sregs().map_err(call("KVM_GET_SREGS"))?.into(),
-            fpu: self.vcpu.get_fpu().map_err(call("KVM_GET_FPU"))?.into(),
+            fpu: (&self.vcpu.get_xsave().map_err(call("KVM_GET_XSAVE"))?).into(),
             debug: self.vcpu.get_debug_regs().map_err(call("KVM_GET_DEBUGREGS"))?.into(),
             xcr0: xcr0.map_or(1, |xcr| xcr.value),
             msrs: msr::save(&self.vcpu)?,
@@ -114,25 +115,13 @@ impl KvmCpu {
         self.vcpu.set_sregs(&state.sregs.into()).map_err(call("KVM_SET_SREGS"))?;
         self.vcpu.set_regs(&state.regs.into()).map_err(call("KVM_SET_REGS"))?;
         self.vcpu.set_xcrs(&xcrs).map_err(call("KVM_SET_XCRS"))?;
-        self.mark_fpu_in_use()?;
-        self.vcpu.set_fpu(&state.fpu.into()).map_err(call("KVM_SET_FPU"))?;
+        // SAFETY: without features enabled by arch_prctl the state is no larger than `struct kvm_xsave`.
+        unsafe { self.vcpu.set_xsave(&(&state.fpu).into()) }.map_err(call("KVM_SET_XSAVE"))?;
         self.vcpu.set_debug_regs(&state.debug.into()).map_err(call("KVM_SET_DEBUGREGS"))?;
         msr::restore(&self.vcpu, &state.msrs)?;
         let mp_state = kvm_mp_state { mp_state: state.mp_state };
         self.vcpu.set_mp_state(mp_state).map_err(call("KVM_SET_MP_STATE"))?;
         self.vcpu.set_vcpu_events(&state.events.into()).map_err(call("KVM_SET_VCPU_EVENTS"))
-    }
-
-    /// Marks x87 and SSE as in use (XSTATE_BV, Intel SDM vol. 1, 13.4.2). KVM_SET_FPU writes their registers but not this
-    /// mark, and without it a vCPU that has not used them yet enters the guest with their initial values.
-    fn mark_fpu_in_use(&self) -> Result<(), CpuError> {
-        /// Where XSTATE_BV stands: behind the 512 bytes of the legacy area, in words of 32 bits.
-        const XSTATE_BV: usize = 512 / 4;
-        const X87_AND_SSE: u32 = 0b11;
-        let mut xsave = self.vcpu.get_xsave().map_err(call("KVM_GET_XSAVE"))?;
-        xsave.region[XSTATE_BV] |= X87_AND_SSE;
-        // SAFETY: without features enabled by arch_prctl the state is no larger than `struct kvm_xsave`.
-        unsafe { self.vcpu.set_xsave(&xsave) }.map_err(call("KVM_SET_XSAVE"))
     }
 }
 

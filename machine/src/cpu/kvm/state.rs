@@ -62,13 +62,71 @@ mirror!(
     }
 );
 
-mirror!(
-    /// x87, MMX and SSE registers (`struct kvm_fpu`): what FXSAVE stores.
-    Fpu = kvm::kvm_fpu {
-        fpr: [[u8; 16]; 8], fcw: u16, fsw: u16, ftwx: u8, last_opcode: u16, last_ip: u64, last_dp: u64,
-        xmm: [[u8; 16]; 16], mxcsr: u32,
+/// x87, MMX and SSE registers: what FXSAVE stores (Intel SDM vol. 1, 10.5.1).
+///
+/// They travel in the legacy area of `struct kvm_xsave`. `struct kvm_fpu` will not do: KVM fills in and takes no MXCSR there,
+/// and does not mark as in use what it takes, so that a fresh vCPU is entered with initial values.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are those of `struct kvm_fpu` in KVM's API")]
+pub struct Fpu {
+    pub fpr: [[u8; 16]; 8],
+    pub fcw: u16,
+    pub fsw: u16,
+    pub ftwx: u8,
+    pub last_opcode: u16,
+    pub last_ip: u64,
+    pub last_dp: u64,
+    pub xmm: [[u8; 16]; 16],
+    pub mxcsr: u32,
+}
+
+/// Where the legacy area has MXCSR, the x87 and the SSE registers, and where XSTATE_BV stands behind it, which says what is
+/// in use; in words of 32 bits.
+const MXCSR: usize = 24 / 4;
+const FPR: usize = 32 / 4;
+const XMM: usize = 160 / 4;
+const XSTATE_BV: usize = 512 / 4;
+const X87_AND_SSE: u32 = 0b11;
+
+impl From<&kvm::kvm_xsave> for Fpu {
+    fn from(kvm: &kvm::kvm_xsave) -> Fpu {
+        let words = &kvm.region;
+        let long = |at: usize| u64::from(words[at]) | u64::from(words[at + 1]) << 32;
+        let register = |at: usize| (u128::from(long(at)) | u128::from(long(at + 2)) << 64).to_le_bytes();
+        Fpu {
+            fpr: std::array::from_fn(|index| register(FPR + 4 * index)),
+            fcw: words[0] as u16,
+            fsw: (words[0] >> 16) as u16,
+            ftwx: words[1] as u8,
+            last_opcode: (words[1] >> 16) as u16,
+            last_ip: long(2),
+            last_dp: long(4),
+            xmm: std::array::from_fn(|index| register(XMM + 4 * index)),
+            mxcsr: words[MXCSR],
+        }
     }
-);
+}
+
+impl From<&Fpu> for kvm::kvm_xsave {
+    fn from(ours: &Fpu) -> kvm::kvm_xsave {
+        let mut kvm = kvm::kvm_xsave::default();
+        let words = &mut kvm.region;
+        words[0] = u32::from(ours.fcw) | u32::from(ours.fsw) << 16;
+        words[1] = u32::from(ours.ftwx) | u32::from(ours.last_opcode) << 16;
+        for (at, value) in [(2, ours.last_ip), (4, ours.last_dp)] {
+            (words[at], words[at + 1]) = (value as u32, (value >> 32) as u32);
+        }
+        words[MXCSR] = ours.mxcsr;
+        for (at, registers) in [(FPR, &ours.fpr[..]), (XMM, &ours.xmm[..])] {
+            let (parts, _) = registers.as_flattened().as_chunks();
+            for (word, part) in words[at..].iter_mut().zip(parts) {
+                *word = u32::from_le_bytes(*part);
+            }
+        }
+        words[XSTATE_BV] = X87_AND_SSE;
+        kvm
+    }
+}
 
 mirror!(
     /// Debug registers (`struct kvm_debugregs`).

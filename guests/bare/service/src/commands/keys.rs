@@ -23,11 +23,7 @@ pub(super) fn dbsize(mut call: Call<'_>) -> Result<(), Failure> {
 
 pub(super) fn flush(mut call: Call<'_>) -> Result<(), Failure> {
     // The options say in which thread to do it, and there is only one.
-    if call
-        .arguments
-        .from(1)
-        .any(|option| !super::is(option, "SYNC") && !super::is(option, "ASYNC"))
-    {
+    if call.arguments.from(1).any(|option| !super::is(option, "SYNC") && !super::is(option, "ASYNC")) {
         return Err(Failure::Syntax);
     }
     call.service.store.clear();

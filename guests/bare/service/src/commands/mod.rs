@@ -56,12 +56,7 @@ const fn command(
     grows: bool,
     run: fn(Call<'_>) -> Result<(), Failure>,
 ) -> Command {
-    Command {
-        name,
-        arity,
-        grows,
-        run,
-    }
+    Command { name, arity, grows, run }
 }
 
 /// A command at work.
@@ -98,18 +93,16 @@ impl fmt::Display for Failure {
         match self {
             Self::Arity(name) => {
                 f.write_str("ERR wrong number of arguments for '")?;
-                name.bytes()
-                    .try_for_each(|byte| write!(f, "{}", char::from(byte.to_ascii_lowercase())))?;
+                name.bytes().try_for_each(|byte| write!(f, "{}", char::from(byte.to_ascii_lowercase())))?;
                 f.write_str("' command")
             }
             Self::Syntax => f.write_str("ERR syntax error"),
             Self::NotAnInteger => f.write_str("ERR value is not an integer or out of range"),
             Self::Overflow => f.write_str("ERR increment or decrement would overflow"),
             Self::TooLong => f.write_str("ERR string exceeds maximum allowed size (proto-max-bulk-len)"),
-            Self::Subcommand(name) => write!(
-                f,
-                "ERR unknown subcommand or wrong number of arguments for '{name}'"
-            ),
+            Self::Subcommand(name) => {
+                write!(f, "ERR unknown subcommand or wrong number of arguments for '{name}'")
+            }
             Self::Database => f.write_str("ERR DB index is out of range"),
             Self::OutOfMemory => f.write_str("OOM command not allowed when used memory > 'maxmemory'."),
         }
@@ -136,9 +129,7 @@ impl From<AddError> for Failure {
 pub fn execute(arguments: Arguments<'_>, service: &mut Service, client: &mut Client, mut reply: Reply<'_>) {
     let Some(name) = arguments.get(0) else { return };
     service.stats.commands += 1;
-    let Some(command) = COMMANDS
-        .iter()
-        .find(|command| name.eq_ignore_ascii_case(command.name.as_bytes()))
+    let Some(command) = COMMANDS.iter().find(|command| name.eq_ignore_ascii_case(command.name.as_bytes()))
     else {
         return reply.error(Unknown(arguments));
     };
@@ -149,12 +140,7 @@ pub fn execute(arguments: Arguments<'_>, service: &mut Service, client: &mut Cli
     } else if command.grows && service.store.is_full() {
         Err(Failure::OutOfMemory)
     } else {
-        (command.run)(Call {
-            arguments,
-            service,
-            client,
-            reply: reply.reborrow(),
-        })
+        (command.run)(Call { arguments, service, client, reply: reply.reborrow() })
     };
     if let Err(failure) = result {
         reply.error(failure);

@@ -66,9 +66,7 @@ pub(super) fn command(mut call: Call<'_>) -> Result<(), Failure> {
         Some(count) if is(count, "COUNT") => call.reply.count(COMMANDS.len()),
         Some(list) if is(list, "LIST") => {
             call.reply.array(COMMANDS.len());
-            COMMANDS
-                .iter()
-                .for_each(|command| call.reply.bulk(command.name.as_bytes()));
+            COMMANDS.iter().for_each(|command| call.reply.bulk(command.name.as_bytes()));
         }
         Some(_) => return Err(Failure::Subcommand("command")),
     }
@@ -91,13 +89,8 @@ pub(super) fn config(mut call: Call<'_>) -> Result<(), Failure> {
         ("save", ""),
     ];
     let patterns = call.arguments.from(2);
-    let asked = |name: &str| {
-        patterns
-            .clone()
-            .any(|pattern| pattern == b"*" || is(pattern, name))
-    };
-    call.reply
-        .array(2 * parameters.iter().filter(|(name, _)| asked(name)).count());
+    let asked = |name: &str| patterns.clone().any(|pattern| pattern == b"*" || is(pattern, name));
+    call.reply.array(2 * parameters.iter().filter(|(name, _)| asked(name)).count());
     for (name, value) in parameters.iter().filter(|(name, _)| asked(name)) {
         call.reply.bulk(name.as_bytes());
         call.reply.bulk(value.as_bytes());
@@ -122,36 +115,20 @@ fn write_info(text: &mut impl Write, service: &Service, asked: impl Fn(&str) -> 
     let Service { store, stats, .. } = service;
     if asked("server") {
         // Clients take from the version what they may ask for.
-        write!(
-            text,
-            "# Server\r\nredis_version:5.0.0\r\nredis_mode:standalone\r\n"
-        )?;
+        write!(text, "# Server\r\nredis_version:5.0.0\r\nredis_mode:standalone\r\n")?;
         write!(text, "uptime_in_seconds:{}\r\n\r\n", service.uptime())?;
     }
     if asked("clients") {
         write!(text, "# Clients\r\nconnected_clients:{}\r\n\r\n", stats.open)?;
     }
     if asked("memory") {
-        write!(
-            text,
-            "# Memory\r\nused_memory:{}\r\nmaxmemory:{}\r\n",
-            store.used(),
-            store.limit()
-        )?;
+        write!(text, "# Memory\r\nused_memory:{}\r\nmaxmemory:{}\r\n", store.used(), store.limit())?;
         write!(text, "maxmemory_policy:noeviction\r\n\r\n")?;
     }
     if asked("stats") {
-        write!(
-            text,
-            "# Stats\r\ntotal_connections_received:{}\r\n",
-            stats.connections
-        )?;
+        write!(text, "# Stats\r\ntotal_connections_received:{}\r\n", stats.connections)?;
         write!(text, "total_commands_processed:{}\r\n", stats.commands)?;
-        write!(
-            text,
-            "keyspace_hits:{}\r\nkeyspace_misses:{}\r\n\r\n",
-            stats.hits, stats.misses
-        )?;
+        write!(text, "keyspace_hits:{}\r\nkeyspace_misses:{}\r\n\r\n", stats.hits, stats.misses)?;
     }
     if asked("replication") {
         write!(text, "# Replication\r\nrole:master\r\nconnected_slaves:0\r\n\r\n")?;

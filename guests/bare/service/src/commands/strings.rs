@@ -22,11 +22,7 @@ pub(super) fn mget(mut call: Call<'_>) -> Result<(), Failure> {
 fn lookup(call: &mut Call<'_>, argument: usize) {
     let value = call.service.store.get(&call.arguments[argument]);
     let stats = &mut call.service.stats;
-    *if value.is_some() {
-        &mut stats.hits
-    } else {
-        &mut stats.misses
-    } += 1;
+    *if value.is_some() { &mut stats.hits } else { &mut stats.misses } += 1;
     call.reply.value(value);
 }
 
@@ -68,10 +64,7 @@ pub(super) fn setnx(mut call: Call<'_>) -> Result<(), Failure> {
 }
 
 pub(super) fn getset(mut call: Call<'_>) -> Result<(), Failure> {
-    let old = call
-        .service
-        .store
-        .replace(&call.arguments[1], &call.arguments[2])?;
+    let old = call.service.store.replace(&call.arguments[1], &call.arguments[2])?;
     call.reply.value(old.as_deref());
     Ok(())
 }
@@ -82,9 +75,7 @@ pub(super) fn mset(mut call: Call<'_>) -> Result<(), Failure> {
         return Err(Failure::Arity("MSET"));
     }
     for index in (1..call.arguments.len()).step_by(2) {
-        call.service
-            .store
-            .set(&call.arguments[index], &call.arguments[index + 1])?;
+        call.service.store.set(&call.arguments[index], &call.arguments[index + 1])?;
     }
     call.reply.status("OK");
     Ok(())

@@ -38,41 +38,20 @@ pub(super) fn serve(request: &Request<'_>, service: &mut Service, output: &mut O
             _ => (Status::NotFound, TEXT, "no such page\n"),
         }
     };
-    let Request {
-        is_old, keep_alive, ..
-    } = *request;
-    Response {
-        status,
-        content_type,
-        body,
-        head_only,
-        is_old,
-        keep_alive,
-    }
-    .write(output);
+    let Request { is_old, keep_alive, .. } = *request;
+    Response { status, content_type, body, head_only, is_old, keep_alive }.write(output);
 }
 
 /// Answers what is no request, as the last thing on its connection.
 pub(super) fn refuse(status: Status, output: &mut Output) {
     let body = status.line();
-    Response {
-        status,
-        content_type: TEXT,
-        body,
-        head_only: false,
-        is_old: false,
-        keep_alive: false,
-    }
-    .write(output);
+    Response { status, content_type: TEXT, body, head_only: false, is_old: false, keep_alive: false }
+        .write(output);
 }
 
 fn write_stats(text: &mut impl Write, service: &Service) -> core::fmt::Result {
     let Service { store, stats, .. } = service;
-    write!(
-        text,
-        "{{\"connections\":{},\"commands\":{},",
-        stats.open, stats.commands
-    )?;
+    write!(text, "{{\"connections\":{},\"commands\":{},", stats.open, stats.commands)?;
     write!(text, "\"requests\":{},\"keys\":{},", stats.requests, store.len())?;
     writeln!(text, "\"uptime\":{}}}", service.uptime())
 }

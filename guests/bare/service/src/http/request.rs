@@ -33,11 +33,7 @@ impl Head {
             _ => None,
         });
         self.searched = if end.is_some() { 0 } else { bytes.len() };
-        if end.unwrap_or(bytes.len()) > HEAD_MAX {
-            Err(Status::HeadTooLarge)
-        } else {
-            Ok(end)
-        }
+        if end.unwrap_or(bytes.len()) > HEAD_MAX { Err(Status::HeadTooLarge) } else { Ok(end) }
     }
 }
 
@@ -71,12 +67,7 @@ pub(super) fn parse(head: &[u8]) -> Result<Request<'_>, Status> {
     }
     let path = target.split_once('?').map_or(target, |(path, _)| path);
     // No page reads a body; ending the connection spares looking for its end.
-    Ok(Request {
-        method,
-        path,
-        is_old,
-        keep_alive: keep_alive && !has_body,
-    })
+    Ok(Request { method, path, is_old, keep_alive: keep_alive && !has_body })
 }
 
 #[cfg(test)]
@@ -102,10 +93,7 @@ mod tests {
     #[test]
     fn a_head_has_a_limit() {
         assert_eq!(Head::default().length(&[b'a'; HEAD_MAX]), Ok(None));
-        assert_eq!(
-            Head::default().length(&[b'a'; HEAD_MAX + 1]),
-            Err(Status::HeadTooLarge)
-        );
+        assert_eq!(Head::default().length(&[b'a'; HEAD_MAX + 1]), Err(Status::HeadTooLarge));
     }
 
     #[test]
@@ -119,22 +107,13 @@ mod tests {
             ("POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n", false),
             ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", false),
         ] {
-            assert_eq!(
-                parse(head.as_bytes()).map(|request| request.keep_alive),
-                Ok(keep_alive),
-                "{head:?}"
-            );
+            assert_eq!(parse(head.as_bytes()).map(|request| request.keep_alive), Ok(keep_alive), "{head:?}");
         }
     }
 
     #[test]
     fn a_query_is_not_part_of_the_path() {
-        let request = Request {
-            method: "GET",
-            path: "/stats",
-            is_old: false,
-            keep_alive: true,
-        };
+        let request = Request { method: "GET", path: "/stats", is_old: false, keep_alive: true };
         assert_eq!(parse(b"GET /stats?pretty HTTP/1.1\r\n\r\n"), Ok(request));
         assert_eq!(parse(b"GET\r\n\r\n"), Err(Status::BadRequest));
     }

@@ -49,12 +49,7 @@ impl Response<'_> {
 
     fn write_head(&self, text: &mut impl Write) -> fmt::Result {
         write!(text, "HTTP/1.1 {}\r\n", self.status.line())?;
-        write!(
-            text,
-            "Content-Type: {}\r\nContent-Length: {}\r\n",
-            self.content_type,
-            self.body.len()
-        )?;
+        write!(text, "Content-Type: {}\r\nContent-Length: {}\r\n", self.content_type, self.body.len())?;
         if self.status == Status::MethodNotAllowed {
             text.write_str("Allow: GET, HEAD\r\n")?;
         }

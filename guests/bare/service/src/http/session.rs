@@ -18,11 +18,7 @@ impl Session {
     pub fn advance(&mut self, input: &mut Input, output: &mut Output, service: &mut Service) -> Flow {
         while !self.closing && output.unsent().len() < OUTPUT_HIGH {
             // Some clients end a body with a line that does not belong to it.
-            let blank = input
-                .unread()
-                .iter()
-                .take_while(|byte| matches!(byte, b'\r' | b'\n'))
-                .count();
+            let blank = input.unread().iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
             input.consume(blank);
             match self.head.length(input.unread()) {
                 Ok(Some(length)) => {

@@ -97,27 +97,18 @@ mod tests {
 
     #[test]
     fn words_are_split_at_blanks() {
-        assert_eq!(
-            words(b"  SET a\tb "),
-            Ok(std::vec![b"SET".to_vec(), b"a".to_vec(), b"b".to_vec()])
-        );
+        assert_eq!(words(b"  SET a\tb "), Ok(std::vec![b"SET".to_vec(), b"a".to_vec(), b"b".to_vec()]));
         assert_eq!(words(b"   "), Ok(Vec::new()));
     }
 
     #[test]
     fn quotes_and_escapes_are_those_of_redis() {
-        assert_eq!(
-            words(br#""a b" 'c d'"#),
-            Ok(std::vec![b"a b".to_vec(), b"c d".to_vec()])
-        );
+        assert_eq!(words(br#""a b" 'c d'"#), Ok(std::vec![b"a b".to_vec(), b"c d".to_vec()]));
         assert_eq!(
             words(br#""\x41\n\"\q" 'it\'s\n'"#),
             Ok(std::vec![b"A\n\"q".to_vec(), br"it's\n".to_vec()])
         );
-        assert_eq!(
-            words(br#""" x"y z""#),
-            Ok(std::vec![b"".to_vec(), b"xy z".to_vec()])
-        );
+        assert_eq!(words(br#""" x"y z""#), Ok(std::vec![b"".to_vec(), b"xy z".to_vec()]));
         assert_eq!(words(br#""\xzz""#), Ok(std::vec![b"xzz".to_vec()]));
     }
 

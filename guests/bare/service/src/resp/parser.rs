@@ -92,10 +92,7 @@ impl Parser {
 
     /// The arguments of a complete request; there may be none. `bytes` are those that [`Parser::next`] was given.
     pub fn arguments<'a>(&'a self, bytes: &'a [u8]) -> Arguments<'a> {
-        Arguments {
-            bytes,
-            spans: &self.arguments,
-        }
+        Arguments { bytes, spans: &self.arguments }
     }
 
     /// Reads as far as it goes; returns whether the request is complete.
@@ -145,9 +142,7 @@ impl Parser {
                 _ => return Err(ProtocolError::NoDollar(line.first().copied().unwrap_or(b'\r'))),
             };
             let length = number::parse(digits).and_then(|length| usize::try_from(length).ok());
-            let length = length
-                .filter(|&length| length <= VALUE_MAX)
-                .ok_or(ProtocolError::Length)?;
+            let length = length.filter(|&length| length <= VALUE_MAX).ok_or(ProtocolError::Length)?;
             if self.at + length > REQUEST_MAX {
                 return Err(ProtocolError::Request);
             }
@@ -182,31 +177,18 @@ impl Parser {
         let Some(end) = memchr(b'\n', &bytes[from..]).map(|offset| from + offset) else {
             self.searched = bytes.len();
             // One byte more may be the first of the line's end.
-            return if bytes.len() - start > LINE_MAX + 1 {
-                Err(too_long)
-            } else {
-                Ok(None)
-            };
+            return if bytes.len() - start > LINE_MAX + 1 { Err(too_long) } else { Ok(None) };
         };
         self.at = end + 1;
         let line = &bytes[start..end];
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.len() > LINE_MAX {
-            Err(too_long)
-        } else {
-            Ok(Some(line))
-        }
+        if line.len() > LINE_MAX { Err(too_long) } else { Ok(Some(line)) }
     }
 
     /// Adds an argument.
     fn add(&mut self, start: usize, end: usize) -> Result<(), ProtocolError> {
-        self.arguments
-            .try_reserve(1)
-            .map_err(|_| ProtocolError::OutOfMemory)?;
-        self.arguments.push(Span {
-            start: start as u32,
-            end: end as u32,
-        });
+        self.arguments.try_reserve(1).map_err(|_| ProtocolError::OutOfMemory)?;
+        self.arguments.push(Span { start: start as u32, end: end as u32 });
         Ok(())
     }
 
@@ -217,10 +199,7 @@ impl Parser {
         if arguments.capacity() > ARGUMENTS_KEPT {
             arguments = Vec::new();
         }
-        *self = Self {
-            arguments,
-            ..Self::default()
-        };
+        *self = Self { arguments, ..Self::default() };
     }
 }
 
@@ -244,18 +223,13 @@ impl<'a> Arguments<'a> {
 
     /// One of them.
     pub fn get(&self, index: usize) -> Option<&'a [u8]> {
-        self.spans
-            .get(index)
-            .map(|span| &self.bytes[span.start as usize..span.end as usize])
+        self.spans.get(index).map(|span| &self.bytes[span.start as usize..span.end as usize])
     }
 
     /// Those from the one with the given index on.
     pub fn from(&self, index: usize) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
         let Self { bytes, spans } = *self;
-        spans
-            .iter()
-            .skip(index)
-            .map(move |span| &bytes[span.start as usize..span.end as usize])
+        spans.iter().skip(index).map(move |span| &bytes[span.start as usize..span.end as usize])
     }
 }
 

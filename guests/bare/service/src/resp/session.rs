@@ -24,14 +24,7 @@ pub struct Session {
 impl Session {
     /// A new connection.
     pub fn new(id: u64) -> Self {
-        Self {
-            parser: Parser::default(),
-            client: Client {
-                id,
-                name: heapless::Vec::new(),
-                leaving: false,
-            },
-        }
+        Self { parser: Parser::default(), client: Client { id, name: heapless::Vec::new(), leaving: false } }
     }
 
     /// See [`crate::Session::advance`].
@@ -50,10 +43,6 @@ impl Session {
                 }
             }
         }
-        if self.client.leaving {
-            Flow::Close
-        } else {
-            Flow::Continue
-        }
+        if self.client.leaving { Flow::Close } else { Flow::Continue }
     }
 }

@@ -29,20 +29,8 @@ impl Talk {
     }
 
     fn new(session: Session, used: fn() -> usize) -> Self {
-        let service = Service::new(Store::new(
-            [1, 2],
-            Heap {
-                used,
-                limit: VALUE_MAX,
-            },
-        ));
-        Self {
-            service,
-            session,
-            input: Input::default(),
-            output: Output::default(),
-            flow: Flow::Continue,
-        }
+        let service = Service::new(Store::new([1, 2], Heap { used, limit: VALUE_MAX }));
+        Self { service, session, input: Input::default(), output: Output::default(), flow: Flow::Continue }
     }
 
     /// Sends bytes and takes what comes back, as far as the conversation goes.
@@ -50,9 +38,7 @@ impl Talk {
         self.input.push(bytes).unwrap();
         let mut answer = Vec::new();
         while self.flow == Flow::Continue {
-            self.flow = self
-                .session
-                .advance(&mut self.input, &mut self.output, &mut self.service);
+            self.flow = self.session.advance(&mut self.input, &mut self.output, &mut self.service);
             assert!(!self.output.is_lost());
             let sent = self.output.unsent().len();
             answer.extend_from_slice(self.output.unsent());
