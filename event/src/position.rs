@@ -33,7 +33,7 @@ impl Position {
     /// The position one step later.
     #[must_use]
     pub fn next(self) -> Position {
-        Position(self.0 + 1)
+        Position(self.0.saturating_add(1))
     }
 
     /// The position one step earlier; `None` at boot.

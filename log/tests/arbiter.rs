@@ -61,7 +61,7 @@ fn what_is_not_allowed_is_refused_with_a_way_out() {
         (rules::start(Some(&solo), VM, B), RuleError::Held(solo)),
         (rules::start(Some(&protected), VM, B), RuleError::Held(protected)),
         (rules::start(Some(&protected), VM, A), RuleError::ProtectedByPeer { vm: VM, peer: B }),
-        (rules::start(Some(&solo), VmId([2; 16]), A), RuleError::WrongVm { here: VmId([2; 16]), there: VM }),
+        (rules::start(Some(&solo), VmId([2; 16]), A), RuleError::Held(solo)),
         (rules::protect(Some(&solo), B, A), RuleError::Superseded { me: B, record: solo }),
         (rules::protect(Some(&ended), A, B), RuleError::Ended { vm: VM, term: Term(4) }),
         (rules::protect(None, A, B), RuleError::NoRecord),

@@ -75,6 +75,6 @@ mod tests {
         let mut trail = Trail::default();
         trail.exit(1, 0x600, &[1, 2, 3, 4], 0x20_0000);
         trail.effect(&Effect::Frame(&[5; 60]));
-        assert_eq!(trail.0, 0);
+        assert_eq!(trail.0, 0xd266_ea7f_7309_f6ec);
     }
 }

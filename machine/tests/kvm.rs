@@ -1,6 +1,10 @@
 //! Bare guests of a few instructions on a real vCPU. They need `/dev/kvm`.
 
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a test is the machine's outside: it kicks and waits")]
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "a test is the machine's outside: it kicks and waits"
+)]
 
 mod elf_file;
 
@@ -324,7 +328,10 @@ fn computer() -> Vec<u8> {
         // again: sqrtsd xmm1, xmm0; addsd xmm0, xmm1; mulsd xmm15, xmm1
         &[0xf2, 0x0f, 0x51, 0xc8, 0xf2, 0x0f, 0x58, 0xc1, 0xf2, 0x44, 0x0f, 0x59, 0xf9],
         // fld1; faddp; fst qword [DATA + 16]; movsd [DATA + 24], xmm15
-        &[0xd9, 0xe8, 0xde, 0xc1, 0xdd, 0x14, 0x25, 16, 0, 0x30, 0, 0xf2, 0x44, 0x0f, 0x11, 0x3c, 0x25, 24, 0, 0x30, 0],
+        &[
+            0xd9, 0xe8, 0xde, 0xc1, 0xdd, 0x14, 0x25, 16, 0, 0x30, 0, 0xf2, 0x44, 0x0f, 0x11, 0x3c, 0x25, 24,
+            0, 0x30, 0,
+        ],
         // mov eax, [DATA + 16]; xor eax, [DATA + 24]; out dx, eax; in al, dx
         &[0x8b, 0x04, 0x25, 16, 0, 0x30, 0, 0x33, 0x04, 0x25, 24, 0, 0x30, 0, 0xef, 0xec],
         // lea rdi, [rsi + 8]; movsq; sub esi, 8; jmp again
@@ -347,7 +354,11 @@ fn pauses_and_new_virtual_machines_change_nothing() {
     let mut straight = machine(&[&program]);
     assert!(matches!(straight.run(&mut Silence(Some(Position(POSITIONS)))).unwrap(), Stop::Paused));
     let end = standing(&straight);
-    assert!(end.3 != 0 && end.2.fpu.xmm[15] != [0; 16] && end.2.fpu.mxcsr & 0x6000 == 0x6000, "{:?}", end.2.fpu);
+    assert!(
+        end.3 != 0 && end.2.fpu.xmm[15] != [0; 16] && end.2.fpu.mxcsr & 0x6000 == 0x6000,
+        "{:?}",
+        end.2.fpu
+    );
 
     let (mut paused, mut moved) = (machine(&[&program]), machine(&[&program]));
     for position in 1..=POSITIONS {

@@ -51,8 +51,8 @@ impl Archive {
     /// Whether something can be handed over without waiting for the disk.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        // A segment may begin together with its first batch.
-        self.items.len() + 2 <= DEPTH
+        // A segment may begin together with its first batch. A thread that has ended takes nothing, and that must be seen.
+        self.items.is_disconnected() || self.items.len() + 2 <= DEPTH
     }
 
     /// A batch that has been written, to be filled again.

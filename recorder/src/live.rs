@@ -16,12 +16,18 @@ use echovisor_event::{
 };
 use echovisor_log::PushError;
 use echovisor_machine::{Effects, Here, Next, World};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 
 use crate::{bell::Bell, clock::HostClock, gate::Gate, journal::Journal, port::Port};
 
 /// A guest that does not idle sees its clock move this often, where it makes exits at all.
 const BUSY_TICK: Duration = Duration::from_millis(10);
+
+/// Longest wait in one system call; the conversions to its argument are safe up to here.
+const SLEEP_MAX: Duration = Duration::from_secs(3600);
 
 /// What other threads tell the guest's thread; ring the bell after changing something.
 pub struct Signals {
@@ -229,25 +235,24 @@ impl Live {
 
     /// Blocks until there is input, the bell rings, or `timeout` has passed.
     fn sleep(&self, network: bool, timeout: Duration) -> Result<(), LiveError> {
-        let port = self.port.as_ref().filter(|_| network);
+        // Whoever sleeps longer is woken and sleeps again.
+        let timeout = timeout.min(SLEEP_MAX);
+        let timeout =
+            Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
         let bell = PollFd::from_borrowed_fd(self.signals.bell.as_fd(), PollFlags::IN);
-        let timeout = (timeout < Duration::from_secs(3600)).then(|| Timespec {
-            tv_sec: timeout.as_secs() as i64,
-            tv_nsec: i64::from(timeout.subsec_nanos()),
-        });
-        let polled = match port {
-            Some(port) => {
-                poll(&mut [bell, PollFd::from_borrowed_fd(port.as_fd(), PollFlags::IN)], timeout.as_ref())
-            }
-            None => poll(&mut [bell], timeout.as_ref()),
-        };
-        match polled {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {
-                self.signals.bell.hush();
-                Ok(())
-            }
-            Err(error) => Err(LiveError::Wait(error.into())),
+        let port = self.port.as_ref().filter(|_| network);
+        // Where there is no network the bell is watched twice, which costs nothing.
+        let port = port.map_or(bell.clone(), |port| PollFd::from_borrowed_fd(port.as_fd(), PollFlags::IN));
+        let mut watched = [bell, port];
+        match poll(&mut watched, Some(&timeout)) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(()),
+            Err(error) => return Err(LiveError::Wait(error.into())),
         }
+        if !watched[0].revents().is_empty() {
+            self.signals.bell.hush();
+        }
+        Ok(())
     }
 
     /// Reads the next frame into the buffer, if the guest wants one and one is there.

@@ -316,5 +316,9 @@ fn a_guest_that_ends_itself_leaves_a_whole_log() {
     assert!(matches!(records[1].what, Record::Event(Event::Wall(wall)) if wall > 0));
     let checkpoints = records.iter().filter(|record| matches!(record.what, Record::Checkpoint(_))).count();
     assert_eq!(checkpoints, 2, "one at position 4, one at the end");
-    assert!(records.last().is_some_and(|record| record.at == last && matches!(record.what, Record::Checkpoint(_))));
+    assert!(
+        records
+            .last()
+            .is_some_and(|record| record.at == last && matches!(record.what, Record::Checkpoint(_)))
+    );
 }

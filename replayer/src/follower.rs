@@ -74,6 +74,7 @@ impl<E: std::error::Error> FollowError<E> {
 pub struct Progress {
     executed: AtomicU64,
     checkpoints: AtomicU64,
+    released: AtomicU64,
     last: Mutex<Option<(Position, Digest)>>,
 }
 
@@ -91,6 +92,16 @@ impl Progress {
     /// The last checkpoint.
     pub fn last_checkpoint(&self) -> Option<(Position, Digest)> {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The primary says that effects up to here have left its gate.
+    pub fn release(&self, up_to: Position) {
+        self.released.fetch_max(up_to.0, Ordering::Relaxed);
+    }
+
+    /// Effects up to here have left the primary's gate, as far as it said so beside its batches.
+    pub fn released(&self) -> Position {
+        Position(self.released.load(Ordering::Relaxed))
     }
 
     pub(crate) fn at(&self, position: Position) {

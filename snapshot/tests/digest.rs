@@ -2,8 +2,14 @@
 
 mod state;
 
-use echovisor_event::{Nanos, Position, limits::{MEMORY_MIN, PAGE_SIZE}};
-use echovisor_machine::{MachineState, Memory, Trail, cpu::{CpuState, kvm::KvmState}};
+use echovisor_event::{
+    Nanos, Position,
+    limits::{MEMORY_MIN, PAGE_SIZE},
+};
+use echovisor_machine::{
+    MachineState, Memory, Trail,
+    cpu::{CpuState, kvm::KvmState},
+};
 use echovisor_snapshot::{PageDigests, state_digest};
 use proptest::prelude::*;
 use state::memory;

@@ -145,10 +145,6 @@ pub struct NodeArgs {
     #[arg(long, value_name = "ARBITER")]
     pub arbiter: Option<Arbiter>,
 
-    /// Keep the log and the snapshots in this folder
-    #[arg(long, value_name = "DIR")]
-    pub store: Option<PathBuf>,
-
     /// Let the link leave this host unencrypted: whoever can read it sees the guest's memory
     #[arg(long)]
     pub allow_plaintext_link: bool,

@@ -35,14 +35,6 @@ pub enum RuleError {
         /// What stands in the way.
         record: Record,
     },
-    /// The record is that of another virtual machine.
-    #[error("the arbiter's record is that of virtual machine {there}, not of {here}")]
-    WrongVm {
-        /// The one that is meant.
-        here: VmId,
-        /// The one in the record.
-        there: VmId,
-    },
     /// The virtual machine was shut down on purpose.
     #[error("virtual machine {vm} was shut down in term {term}")]
     Ended {
@@ -65,11 +57,10 @@ impl RuleError {
     pub fn hint(&self) -> Option<&str> {
         Some(match self {
             RuleError::Held(_) | RuleError::ProtectedByPeer { .. } => {
-                "if that node is gone for good, remove the arbiter's file and start again; never while it may still run"
+                "join it as a secondary; if all its nodes are gone for good, remove the arbiter's file; never while one may still run"
             }
             RuleError::Superseded { .. } => "join the new primary as a secondary",
             RuleError::NotEligible { .. } => "wait until the primary has granted this node its protection",
-            RuleError::WrongVm { .. } => "each virtual machine has an arbiter's file of its own",
             RuleError::Ended { .. } => {
                 "a new start begins a new virtual machine; give it a new arbiter's file"
             }
@@ -84,13 +75,14 @@ impl RuleError {
 ///
 /// # Errors
 ///
-/// [`RuleError::Held`], [`RuleError::ProtectedByPeer`], [`RuleError::WrongVm`].
+/// [`RuleError::Held`], [`RuleError::ProtectedByPeer`].
 pub fn start(present: Option<&Record>, vm: VmId, me: NodeId) -> Result<Record, RuleError> {
     let term = match present {
         None => Term(1),
-        // What was shut down on purpose leaves its place to whoever comes next.
+        // Whoever begins a new virtual machine must not push another one aside that may be running. What was shut down on
+        // purpose leaves its place to whoever comes next.
         Some(record) if record.vm != vm && record.mode != Mode::Ended => {
-            return Err(RuleError::WrongVm { here: vm, there: record.vm });
+            return Err(RuleError::Held(*record));
         }
         Some(record) => match record.mode {
             Mode::Ended => record.term.next(),

@@ -62,13 +62,15 @@ pub struct Hello {
     pub term: Term,
     /// What it holds of the log, if the link was lost for a moment.
     pub resume: Option<Resume>,
+    /// How long it trusts a silent primary to be alive, milliseconds. The primary's lease on its effects must be shorter.
+    pub suspicion_ms: u64,
 }
 
 impl Hello {
     /// A hello in this version of the protocol, for someone who holds nothing yet.
     #[must_use]
     pub fn new(node: NodeId, fingerprint: Fingerprint) -> Hello {
-        Hello { version: VERSION, node, fingerprint, vm: None, term: Term(0), resume: None }
+        Hello { version: VERSION, node, fingerprint, vm: None, term: Term(0), resume: None, suspicion_ms: 0 }
     }
 }
 

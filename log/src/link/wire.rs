@@ -26,6 +26,7 @@ struct HelloBody {
     vm: Option<VmId>,
     term: Term,
     resume: Option<Resume>,
+    suspicion_ms: u64,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -57,12 +58,22 @@ pub(crate) fn encode(message: &Message<'_>, out: &mut Vec<u8>) -> Result<(), Wir
     let kind = message.kind();
     out.extend_from_slice(&[0, 0, 0, 0, kind as u8]);
     match message {
-        Message::Hello(Hello { version, node, fingerprint, vm, term, resume }) => {
+        Message::Hello(Hello { version, node, fingerprint, vm, term, resume, suspicion_ms }) => {
             out.extend_from_slice(&MAGIC);
             out.extend_from_slice(&version.to_le_bytes());
             let Fingerprint { text, digest } = fingerprint;
             let fingerprint = Fingerprint { text: cut(text).to_owned(), digest: *digest };
-            archive(out, &HelloBody { node: *node, fingerprint, vm: *vm, term: *term, resume: *resume });
+            archive(
+                out,
+                &HelloBody {
+                    node: *node,
+                    fingerprint,
+                    vm: *vm,
+                    term: *term,
+                    resume: *resume,
+                    suspicion_ms: *suspicion_ms,
+                },
+            );
         }
         Message::Welcome(Welcome { version, vm, node, term, fingerprint, resumed }) => {
             out.extend_from_slice(&MAGIC);
@@ -107,8 +118,8 @@ pub(crate) fn decode(kind: MessageKind, body: &[u8]) -> Result<Message<'_>, Wire
     Ok(match kind {
         MessageKind::Hello => {
             let (version, rest) = read.version()?;
-            let HelloBody { node, fingerprint, vm, term, resume } = rest.unarchive()?;
-            Message::Hello(Hello { version, node, fingerprint, vm, term, resume })
+            let HelloBody { node, fingerprint, vm, term, resume, suspicion_ms } = rest.unarchive()?;
+            Message::Hello(Hello { version, node, fingerprint, vm, term, resume, suspicion_ms })
         }
         MessageKind::Welcome => {
             let (version, rest) = read.version()?;

@@ -35,9 +35,10 @@ pub(super) fn scan(code: &[(u64, &[u8])]) -> Result<(), Forbidden> {
 
 fn is_forbidden(instruction: &Instruction) -> bool {
     use Mnemonic::{
-        Cpuid, Lar, Lsl, Rdpid, Rdpkru, Rdpmc, Rdpru, Rdrand, Rdseed, Rdtsc, Rdtscp, Sgdt, Sidt, Sldt, Smsw,
-        Str, Syscall, Sysenter, Tpause, Umwait, Verr, Verw, Vmcall, Vmmcall, Xbegin, Xgetbv, Xrstor, Xrstor64,
-        Xsave, Xsave64, Xsavec, Xsavec64, Xsaveopt, Xsaveopt64,
+        Cpuid, Fnsave, Fnstenv, Fsave, Fstenv, Fxsave, Fxsave64, Lar, Lsl, Rdpid, Rdpkru, Rdpmc, Rdpru,
+        Rdrand, Rdseed, Rdtsc, Rdtscp, Sgdt, Sidt, Sldt, Smsw, Str, Syscall, Sysenter, Tpause, Umwait, Verr,
+        Verw, Vmcall, Vmmcall, Xbegin, Xgetbv, Xrstor, Xrstor64, Xsave, Xsave64, Xsavec, Xsavec64, Xsaveopt,
+        Xsaveopt64,
     };
     let mnemonic = instruction.mnemonic();
     // Time, chance, and whether another thread was in the way.
@@ -49,9 +50,11 @@ fn is_forbidden(instruction: &Instruction) -> bool {
     // What they save and restore goes beyond the state that the machine knows.
     let extended =
         matches!(mnemonic, Xsave | Xsave64 | Xsavec | Xsavec64 | Xsaveopt | Xsaveopt64 | Xrstor | Xrstor64);
+    // What x87 remembers of its last instruction depends on whether the host switched to another task since.
+    let last_instruction = matches!(mnemonic, Fnsave | Fsave | Fnstenv | Fstenv | Fxsave | Fxsave64);
     // These lead to ring 0 or to the hypervisor, and there is nobody.
     let leaves = matches!(mnemonic, Syscall | Sysenter | Vmcall | Vmmcall);
     // AVX state is neither saved nor compared; most hosts would raise #UD, but not all.
     let vector = instruction.encoding() != EncodingKind::Legacy;
-    nondeterministic || host || extended || leaves || vector
+    nondeterministic || host || extended || last_instruction || leaves || vector
 }

@@ -3,14 +3,13 @@
 mod stream;
 mod tap;
 
+use echovisor_event::limits::{BURST_MAX, FRAME_MAX};
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
     sync::Arc,
 };
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Why there is no network.
 #[derive(Debug, thiserror::Error)]
@@ -109,14 +108,18 @@ impl Port {
         }
     }
 
-    /// Throws away what has come in so far.
+    /// Throws away what has come in, at most a burst of it; whether that was all.
     ///
     /// # Errors
     /// If the other side is gone for good.
-    pub fn drain(&self) -> io::Result<()> {
-        let mut frame = vec![0; echovisor_event::limits::FRAME_MAX];
-        while self.receive(&mut frame)?.is_some() {}
-        Ok(())
+    pub fn drain(&self) -> io::Result<bool> {
+        let mut frame = [0; FRAME_MAX];
+        for _ in 0..BURST_MAX {
+            if self.receive(&mut frame)?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -127,10 +130,4 @@ impl AsFd for Port {
             Port::Stream(stream) => stream.as_fd(),
         }
     }
-}
-
-/// Waits until `fd` takes bytes again, at most `timeout`.
-fn wait_writable(fd: BorrowedFd<'_>, timeout: Timespec) -> io::Result<bool> {
-    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
-    Ok(poll(&mut fds, Some(&timeout))? > 0)
 }

@@ -10,16 +10,14 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use super::PortError;
 use echovisor_event::limits::FRAME_MAX;
-use rustix::event::Timespec;
-
-use super::{PortError, wait_writable};
 
 /// A connected frame socket.
 pub struct Stream {
     socket: UnixStream,
     incoming: Mutex<Incoming>,
-    outgoing: Mutex<Vec<u8>>,
+    outgoing: Mutex<Outgoing>,
 }
 
 /// What has been read and is not taken yet.
@@ -31,9 +29,6 @@ struct Incoming {
 
 const PREFIX: usize = 4;
 
-/// How long the rest of a frame may take whose beginning is already on its way.
-const REST_OF_FRAME: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
-
 impl Stream {
     pub(super) fn connect(path: &Path) -> Result<Stream, PortError> {
         let failed = |source| PortError::Unix { path: path.to_owned(), source };
@@ -44,7 +39,7 @@ impl Stream {
 
     fn new(socket: UnixStream) -> Stream {
         let incoming = Incoming { buffer: vec![0; 64 << 10].into(), start: 0, end: 0 };
-        Stream { socket, incoming: Mutex::new(incoming), outgoing: Mutex::new(Vec::new()) }
+        Stream { socket, incoming: Mutex::new(incoming), outgoing: Mutex::default() }
     }
 
     pub(super) fn receive(&self, frame: &mut [u8]) -> io::Result<Option<usize>> {
@@ -64,30 +59,58 @@ impl Stream {
         }
     }
 
-    /// A frame is sent whole or not at all: if not even its first byte is taken at once it is lost; if its beginning is
-    /// taken the rest must follow, or the stream would lose its framing.
+    /// A frame is sent whole or not at all: if not even its first byte is taken at once it is lost. If its beginning is taken
+    /// the rest goes first the next time, and until then whole frames are lost: nobody waits here.
     pub(super) fn send(&self, frame: &[u8]) -> io::Result<()> {
         let mut outgoing = self.outgoing.lock().unwrap_or_else(PoisonError::into_inner);
-        outgoing.clear();
-        outgoing.extend((frame.len() as u32).to_be_bytes());
-        outgoing.extend(frame);
-        let mut sent = 0;
-        while sent < outgoing.len() {
-            match (&self.socket).write(&outgoing[sent..]) {
-                Ok(length) => sent += length,
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-                Err(_) if sent == 0 => return Ok(()),
-                Err(_) => {
-                    if !wait_writable(self.socket.as_fd(), REST_OF_FRAME)? {
-                        return Err(io::Error::new(
-                            io::ErrorKind::TimedOut,
-                            "the frame socket is stuck in mid-frame",
-                        ));
-                    }
-                }
+        outgoing.write(&self.socket)?;
+        if !outgoing.is_empty() {
+            return Ok(());
+        }
+        outgoing.put(frame);
+        outgoing.write(&self.socket)?;
+        outgoing.forget_unbegun();
+        Ok(())
+    }
+}
+
+/// A frame on its way.
+#[derive(Default)]
+struct Outgoing {
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+impl Outgoing {
+    fn is_empty(&self) -> bool {
+        self.written == self.bytes.len()
+    }
+
+    fn put(&mut self, frame: &[u8]) {
+        self.bytes.clear();
+        self.written = 0;
+        self.bytes.extend((frame.len() as u32).to_be_bytes());
+        self.bytes.extend(frame);
+    }
+
+    /// Writes as much as the socket takes.
+    fn write(&mut self, mut socket: &UnixStream) -> io::Result<()> {
+        while !self.is_empty() {
+            match socket.write(&self.bytes[self.written..]) {
+                Ok(length) => self.written += length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// A frame of which nothing was taken can be lost.
+    fn forget_unbegun(&mut self) {
+        if self.written == 0 {
+            self.bytes.clear();
+        }
     }
 }
 
@@ -164,21 +187,22 @@ mod tests {
     }
 
     #[test]
-    fn a_full_socket_loses_whole_frames() {
+    fn a_full_socket_loses_whole_frames_and_nobody_waits() {
         let (stream, mut peer) = pair();
-        let frame = [7; 1000];
-        for _ in 0..10_000 {
-            let reading = stream.send(&frame);
-            if reading.is_err() {
-                break; // stuck in mid-frame: the peer below has stopped reading for good
-            }
-        }
-        drop(stream);
+        peer.set_nonblocking(true).unwrap();
         let mut bytes = Vec::new();
-        peer.read_to_end(&mut bytes).unwrap();
+        for round in 0..3 {
+            for _ in 0..1000 {
+                stream.send(&[round; 1000]).unwrap();
+            }
+            // WouldBlock: everything that was taken has been read.
+            let _ = peer.read_to_end(&mut bytes);
+        }
         let whole = bytes.len() / 1004 * 1004;
+        assert!(whole < 3000 * 1004, "the socket was never full");
         for frame in bytes[..whole].chunks(1004) {
             assert_eq!(frame[..4], 1000_u32.to_be_bytes());
+            assert!(frame[4..].iter().all(|byte| *byte == frame[4]), "a frame of pieces of two");
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use echovisor_event::NodeId;
 use echovisor_log::{
     arbiter::{Arbiter, ArbiterError, CasOutcome, Record},
     link::{Hello, Link, Listener, Ours, accept},
 };
+use tokio::task::JoinSet;
 
 use super::protocol::Timing;
 
@@ -35,9 +35,11 @@ pub struct Cluster {
 pub(super) type Joiner = (Hello, Link);
 
 /// Takes connections and lets them say who they are, each on a task of its own, so that one that is slow holds nobody up.
-pub(super) fn listen(listener: Listener, ours: Ours) -> flume::Receiver<Joiner> {
+/// Nobody listens any more when the returned set is dropped.
+pub(super) fn listen(listener: Listener, ours: Ours) -> (JoinSet<()>, flume::Receiver<Joiner>) {
     let (sender, joiners) = flume::bounded(1);
-    tokio::spawn(async move {
+    let mut listening = JoinSet::new();
+    listening.spawn(async move {
         let places = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES));
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -61,7 +63,7 @@ pub(super) fn listen(listener: Listener, ours: Ours) -> flume::Receiver<Joiner> 
             });
         }
     });
-    joiners
+    (listening, joiners)
 }
 
 /// The arbiter's answer to a compare-and-set: done, or the record that is there instead.
@@ -92,19 +94,10 @@ pub(super) fn compare_and_set(
 }
 
 /// One attempt. An earlier one, of which no answer came, may have succeeded: then the record is the new one already.
-fn settle(
-    arbiter: &dyn Arbiter,
-    from: &Record,
-    to: &Record,
-) -> Result<Answer, ArbiterError> {
+fn settle(arbiter: &dyn Arbiter, from: &Record, to: &Record) -> Result<Answer, ArbiterError> {
     match arbiter.compare_and_set(Some(from), to)? {
         CasOutcome::Won => Ok(Ok(())),
         CasOutcome::Lost(Some(present)) if present == *to => Ok(Ok(())),
         CasOutcome::Lost(present) => Ok(Err(present)),
     }
-}
-
-/// Whether a hello comes from the node itself, which would protect nothing.
-pub(super) fn is_self(hello: &Hello, me: NodeId) -> bool {
-    hello.node == me
 }

@@ -10,13 +10,13 @@ use echovisor_log::{
     Batch, EncodeError, Encoder, Mark, Record as LogRecord, SegmentStart,
     arbiter::Record,
     link::{
-        Ack, Fingerprint, Heartbeat, LinkError, Message, Ours, Ready, RefuseCode, Resume, boot_time, flush_or_wait,
-        receive_or_wait, refuse, welcome,
+        Ack, Fingerprint, Heartbeat, LinkError, Message, Ours, Ready, RefuseCode, Resume, boot_time,
+        flush_or_wait, receive_or_wait, refuse, welcome,
     },
     store::StoreError,
 };
 use echovisor_snapshot::Image;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::JoinSet};
 
 use super::{
     cluster::{self, Answer, Cluster, Joiner},
@@ -32,6 +32,9 @@ use crate::{
 
 /// How long saying goodbye or welcome may take.
 const COURTESY: Duration = Duration::from_secs(1);
+
+/// Bytes for which it is worth to write before more is encoded.
+const WRITE: usize = 64 << 10;
 
 /// How soon to look again whether a disk that is behind takes more.
 const DISK_BEHIND: Duration = Duration::from_millis(1);
@@ -95,8 +98,14 @@ pub struct Node {
     protocol: Option<Protocol>,
     arbiter: Option<Arc<dyn echovisor_log::arbiter::Arbiter>>,
     joiners: flume::Receiver<Joiner>,
+    /// Takes connections as long as the node lives.
+    listening: JoinSet<()>,
     ours: Option<Ours>,
     answers: (flume::Sender<Answer>, flume::Receiver<Answer>),
+    /// States on their way from the thread that compresses them, by their digest.
+    images: (flume::Sender<(Digest, Vec<u8>)>, flume::Receiver<(Digest, Vec<u8>)>),
+    /// The guest's thread has been asked for its state and has not answered.
+    image_asked: bool,
     peer: Option<Peer>,
     status: Status,
     /// Who waits for the guest's end.
@@ -112,6 +121,7 @@ pub struct Node {
 enum Event {
     Entry(Entry),
     JournalEnded,
+    Image(Digest, Vec<u8>),
     Acknowledged(Ack),
     Ready(Ready),
     Diverged(Position, String),
@@ -146,8 +156,11 @@ impl Node {
             protocol: None,
             arbiter: None,
             joiners: flume::bounded(0).1,
+            listening: JoinSet::new(),
             ours: None,
             answers: flume::bounded(1),
+            images: flume::bounded(1),
+            image_asked: false,
             peer: None,
             status: Status { term: start.term, ..Status::default() },
             stoppers: Vec::new(),
@@ -160,7 +173,7 @@ impl Node {
             let record = cluster.record;
             let ours = Ours { vm: record.vm, node: me, term: record.term, fingerprint };
             if let Some(listener) = cluster.listener {
-                node.joiners = cluster::listen(listener, ours.clone());
+                (node.listening, node.joiners) = cluster::listen(listener, ours.clone());
             }
             node.ours = Some(ours);
             node.protocol = Some(Protocol::new(me, record, cluster.timing));
@@ -198,14 +211,17 @@ impl Node {
         let has_room = !disk_behind && self.peer.as_ref().is_none_or(Peer::has_room);
         let journal = self.guest.journal.entries();
         let (sender, receiver) = Peer::halves(self.peer.as_mut());
+        // Batches go out before more is encoded, unless more is here already: then one write serves for all of it.
+        let settled = journal.is_empty() || !has_room || sender.as_ref().is_some_and(|s| s.queued() >= WRITE);
         tokio::select! {
             biased;
             message = receive_or_wait(receiver) => message.map_or_else(Event::LinkError, |message| self::read(&message)),
             answer = self.answers.1.recv_async() => answer.map_or(Event::Tick, Event::Answer),
+            Ok((digest, bytes)) = self.images.1.recv_async() => Event::Image(digest, bytes),
+            flushed = flush_or_wait(sender), if settled => flushed.map_or_else(Event::LinkError, |()| Event::Flushed),
             entry = journal.recv_async(), if has_room && !self.journal_ended => {
                 entry.map_or(Event::JournalEnded, Event::Entry)
             }
-            flushed = flush_or_wait(sender) => flushed.map_or_else(Event::LinkError, |()| Event::Flushed),
             Ok(joiner) = self.joiners.recv_async() => Event::Joiner(joiner),
             Ok(command) = commands.recv_async() => Event::Command(command),
             ended = &mut self.guest.ended, if self.ending.is_none() => Event::GuestEnded(ended.ok()),
@@ -217,7 +233,8 @@ impl Node {
     async fn handle(&mut self, event: Event) -> Result<(), NodeError> {
         match event {
             Event::Entry(Entry::Batch(batch, mark)) => self.batch(batch, mark)?,
-            Event::Entry(Entry::Image(image)) => self.image(&image)?,
+            Event::Entry(Entry::Image(image)) => self.image(image)?,
+            Event::Image(digest, bytes) => self.send_image(digest, &bytes),
             Event::JournalEnded => self.journal_ended = true,
             Event::GuestEnded(ended) => self.ending = Some(ended.ok_or(NodeError::GuestDied)??),
             Event::Flushed => {}
@@ -320,29 +337,40 @@ impl Node {
     }
 
     /// The state that a joining secondary was promised. The log that it gets begins with a segment of its own.
-    fn image(&mut self, image: &Image) -> Result<(), NodeError> {
+    fn image(&mut self, image: Box<Image>) -> Result<(), NodeError> {
+        self.image_asked = false;
         // Who asked for it may be gone, or have got one that was asked for before.
-        if !self.peer.as_ref().is_some_and(Peer::awaits_image) {
-            return Ok(());
-        }
+        let Some(peer) = self.peer.as_mut().filter(|peer| peer.awaits_image()) else { return Ok(()) };
         let mut start = self.encoder.next_segment(self.status.term);
         if self.archive.is_none() {
             // Nobody was given what came before.
             start.position = image.position();
             self.encoder = Encoder::new(start);
         }
+        peer.promise_image(image.position(), image.digest, start);
         if let Some(archive) = &self.archive
             && archive.begin(start).is_err()
         {
             return Err(self.archive_failed());
         }
+        // Compressing all of RAM takes its time, and the heartbeats must go on.
+        let images = self.images.0.clone();
+        tokio::task::spawn_blocking(move || {
+            // Nobody to take it means that the node is ending.
+            let _ = images.send((image.digest, image.to_bytes()));
+        });
+        Ok(())
+    }
+
+    /// The state is ready to be sent, if the one to whom it was promised is still there.
+    fn send_image(&mut self, digest: Digest, bytes: &[u8]) {
         let config = self.config.clone();
-        if let Some(peer) = self.peer.as_mut()
-            && let Err(error) = peer.send_image(image, config, start)
+        let promised = |peer: &&mut Peer| peer.announced.is_some_and(|(_, announced)| announced == digest);
+        if let Some(peer) = self.peer.as_mut().filter(promised)
+            && let Err(error) = peer.send_image(bytes, config)
         {
             self.link_lost(&error.to_string());
         }
-        Ok(())
     }
 
     /// The secondary has loaded the state: is it the one that it was given?
@@ -359,9 +387,16 @@ impl Node {
     async fn joiner(&mut self, (hello, mut link): Joiner) {
         let (Some(protocol), Some(ours)) = (&self.protocol, &self.ours) else { return };
         let resume = self.resumption(&hello.node, hello.resume);
-        let fits = protocol.welcomes(hello.node, resume.is_some()) && !cluster::is_self(&hello, self.me);
-        if !fits {
-            let text = "there is a secondary already, or it is being replaced".to_owned();
+        let suspicion = protocol.timing().suspicion;
+        let refusal = if Duration::from_millis(hello.suspicion_ms) < suspicion {
+            // It could take over while this node's effects may still leave.
+            Some(format!("its suspicion time is shorter than this primary's, {} ms", suspicion.as_millis()))
+        } else if !protocol.welcomes(hello.node, resume.is_some()) || hello.node == self.me {
+            Some("there is a secondary already, or it is being replaced".to_owned())
+        } else {
+            None
+        };
+        if let Some(text) = refusal {
             let _ = tokio::time::timeout(COURTESY, refuse(&mut link, RefuseCode::Busy, text)).await;
             return;
         }
@@ -421,7 +456,12 @@ impl Node {
     fn act(&mut self, action: Action) {
         let gate = &self.guest.gate;
         match action {
-            Action::SendImage => self.ask(Request::Image),
+            Action::SendImage => {
+                // One is enough: whoever waits for it when it comes gets it.
+                if !std::mem::replace(&mut self.image_asked, true) {
+                    self.ask(Request::Image);
+                }
+            }
             Action::CompareAndSet { from, to } => {
                 if let Some(arbiter) = &self.arbiter {
                     cluster::compare_and_set(arbiter.clone(), from, to, self.answers.0.clone());
@@ -504,16 +544,12 @@ impl Node {
         }
     }
 
+    /// Tells the secondary that the guest has ended. Who is not the primary any more has nothing to say.
     async fn say_goodbye(&mut self) {
-        if let Some(peer) = &mut self.peer {
-            let text = match &self.outcome {
-                Some(Outcome::Ended(Ended::Stopped)) => "the guest was stopped",
-                Some(Outcome::Ended(_)) => "the guest has ended",
-                _ => "this node is not the primary any more",
-            };
-            let _ = peer.send(&Message::Bye(text.to_owned()));
-            let _ = tokio::time::timeout(COURTESY, flush_or_wait(Peer::halves(Some(peer)).0)).await;
-        }
+        let (Some(peer), Some(Outcome::Ended(ended))) = (&mut self.peer, &self.outcome) else { return };
+        let text = if let Ended::Stopped = ended { "the guest was stopped" } else { "the guest has ended" };
+        let _ = peer.send(&Message::Bye(text.to_owned()));
+        let _ = tokio::time::timeout(COURTESY, flush_or_wait(Peer::halves(Some(peer)).0)).await;
     }
 
     /// The archive's thread has ended: with which error?

@@ -7,7 +7,6 @@ use echovisor_log::{
     SegmentStart,
     link::{ImageBegin, Link, LinkError, Message, Receiver, Resume, Sender, Traffic},
 };
-use echovisor_snapshot::Image;
 
 /// Bytes of the log that are kept for a secondary that may come back, or that wait for its socket. Beyond this the guest
 /// waits.
@@ -23,6 +22,15 @@ enum Sent {
     Batch(u64, Vec<u8>),
 }
 
+impl Sent {
+    fn message(&self) -> Message<'_> {
+        match self {
+            Sent::Start(start) => Message::SegmentStart(*start),
+            Sent::Batch(_, body) => Message::Batch(body),
+        }
+    }
+}
+
 /// The secondary, connected or expected back.
 pub(super) struct Peer {
     pub(super) node: NodeId,
@@ -33,6 +41,10 @@ pub(super) struct Peer {
     carried: u64,
     /// The log begins behind an image; before that, batches are not for this peer.
     pub(super) following: bool,
+    /// The state that it was promised is not on its way yet.
+    waits: bool,
+    /// Number of the batch after the last one that was sent.
+    next: u64,
     /// The state that it was given: position and digest.
     pub(super) announced: Option<(Position, Digest)>,
     /// All batches from this one on are kept.
@@ -51,6 +63,8 @@ impl Peer {
             traffic,
             carried: 0,
             following: false,
+            waits: false,
+            next: 0,
             announced: None,
             oldest: 0,
             kept: VecDeque::new(),
@@ -60,7 +74,7 @@ impl Peer {
 
     /// Whether what `resume` asks for can still be sent.
     pub(super) fn can_resume(&self, resume: Resume) -> bool {
-        self.following && self.oldest <= resume.sequence
+        self.following && !self.waits && (self.oldest..=self.next).contains(&resume.sequence)
     }
 
     /// Goes on over a new connection, behind the batches that the secondary holds.
@@ -74,49 +88,61 @@ impl Peer {
         for sent in &self.kept {
             match sent {
                 Sent::Start(start) if start.segment <= resume.segment => {}
-                Sent::Start(start) => sender.queue(&Message::SegmentStart(*start))?,
-                Sent::Batch(_, body) => sender.queue(&Message::Batch(body))?,
+                sent => sender.queue(&sent.message())?,
             }
         }
         Ok(())
     }
 
-    /// Queues the state, and with it everything that follows.
-    pub(super) fn send_image(
-        &mut self,
-        image: &Image,
-        config: Vec<u8>,
-        start: SegmentStart,
-    ) -> Result<(), LinkError> {
-        let bytes = image.to_bytes();
+    /// The log that is for this peer begins at `start`, behind a state at `position` with this digest, which
+    /// [`Peer::send_image`] will bring: what is sent meanwhile waits.
+    pub(super) fn promise_image(&mut self, position: Position, digest: Digest, start: SegmentStart) {
         self.following = true;
+        self.waits = true;
         self.oldest = start.sequence;
-        self.announced = Some((image.position(), image.digest));
-        let begin = ImageBegin {
-            position: image.position(),
-            bytes: bytes.len() as u64,
-            digest: image.digest,
-            config,
+        self.next = start.sequence;
+        self.announced = Some((position, digest));
+        self.kept.push_back(Sent::Start(start));
+    }
+
+    /// Queues the state, in bytes, and everything that waits behind it.
+    pub(super) fn send_image(&mut self, bytes: &[u8], config: Vec<u8>) -> Result<(), LinkError> {
+        let (Some(sender), Some((position, digest))) = (&mut self.sender, self.announced) else {
+            return Ok(());
         };
-        self.send(&Message::ImageBegin(begin))?;
+        self.waits = false;
+        sender.queue(&Message::ImageBegin(ImageBegin {
+            position,
+            bytes: bytes.len() as u64,
+            digest,
+            config,
+        }))?;
         for chunk in bytes.chunks(CHUNK) {
-            self.send(&Message::ImageChunk(chunk))?;
+            sender.queue(&Message::ImageChunk(chunk))?;
         }
-        self.send(&Message::ImageEnd)?;
-        self.send(&Message::SegmentStart(start))
+        sender.queue(&Message::ImageEnd)?;
+        self.kept.iter().try_for_each(|sent| sender.queue(&sent.message()))
     }
 
     /// Queues the start of a segment.
     pub(super) fn send_start(&mut self, start: SegmentStart) -> Result<(), LinkError> {
-        self.kept.push_back(Sent::Start(start));
-        self.send(&Message::SegmentStart(start))
+        self.keep(Sent::Start(start))
     }
 
     /// Queues a batch, and keeps it until it is acknowledged.
     pub(super) fn send_batch(&mut self, sequence: u64, body: &[u8]) -> Result<(), LinkError> {
         self.kept_bytes += body.len();
-        self.kept.push_back(Sent::Batch(sequence, body.to_vec()));
-        self.send(&Message::Batch(body))
+        self.next = sequence + 1;
+        self.keep(Sent::Batch(sequence, body.to_vec()))
+    }
+
+    fn keep(&mut self, sent: Sent) -> Result<(), LinkError> {
+        let queued = match &mut self.sender {
+            Some(sender) if !self.waits => sender.queue(&sent.message()),
+            _ => Ok(()),
+        };
+        self.kept.push_back(sent);
+        queued
     }
 
     /// Queues a message if the secondary is connected.

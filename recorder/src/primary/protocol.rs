@@ -22,7 +22,7 @@ pub struct Timing {
     pub lag: Duration,
     /// How far it may be behind before the primary gives it up.
     pub lag_max: Duration,
-    /// How long a secondary that joins may be silent while it loads the state.
+    /// How long a secondary may take to join, from its hello until it has caught up.
     pub join: Duration,
 }
 
@@ -33,7 +33,7 @@ impl Default for Timing {
             suspicion: Duration::from_millis(500),
             lag: Duration::from_millis(100),
             lag_max: Duration::from_secs(5),
-            join: Duration::from_secs(30),
+            join: Duration::from_secs(120),
         }
     }
 }
@@ -137,6 +137,10 @@ pub struct Protocol {
     /// As far as this node knows. It is the holder unless it is fenced.
     record: Record,
     state: State,
+    /// Whether the peer is connected.
+    linked: bool,
+    /// When the peer that joins came.
+    joined: Duration,
     /// When the peer was last heard.
     heard: Duration,
     heartbeat_at: Duration,
@@ -160,6 +164,8 @@ impl Protocol {
             timing,
             record,
             state: State::Solo,
+            linked: false,
+            joined: Duration::ZERO,
             heard: Duration::ZERO,
             heartbeat_at: Duration::ZERO,
             unacknowledged: VecDeque::new(),
@@ -168,6 +174,12 @@ impl Protocol {
             loaded: false,
             end_wanted: false,
         }
+    }
+
+    /// How long the parts of the protocol take.
+    #[must_use]
+    pub fn timing(&self) -> &Timing {
+        &self.timing
     }
 
     /// How the guest is protected.
@@ -202,7 +214,9 @@ impl Protocol {
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
         match self.state {
-            State::Joining(_) | State::Granting(_) | State::Protected(_, true) => Some(self.heartbeat_at),
+            State::Joining(_) | State::Granting(_) | State::Protected(_, true) | State::Ending => {
+                Some(self.heartbeat_at)
+            }
             State::Protected(_, false) => Some(self.heard + self.timing.suspicion),
             _ => None,
         }
@@ -213,6 +227,7 @@ impl Protocol {
         match input {
             Input::Joined(peer) => self.joined(now, peer, actions),
             Input::Resumed(peer) => {
+                self.linked = true;
                 self.heard = now;
                 self.heartbeat_at = now;
                 self.state = State::Protected(peer, true);
@@ -223,6 +238,7 @@ impl Protocol {
             }
             Input::Acknowledged(ack) => self.acknowledged(now, &ack, actions),
             Input::Diverged => {
+                self.linked = false;
                 actions.push(Action::CloseLink("its state is not ours: it must join anew"));
                 self.give_up(actions);
             }
@@ -243,6 +259,8 @@ impl Protocol {
     }
 
     fn joined(&mut self, now: Duration, peer: NodeId, actions: &mut Vec<Action>) {
+        self.linked = true;
+        self.joined = now;
         self.heard = now;
         self.heartbeat_at = now;
         self.unacknowledged.clear();
@@ -275,6 +293,7 @@ impl Protocol {
     }
 
     fn link_lost(&mut self, actions: &mut Vec<Action>) {
+        self.linked = false;
         match self.state {
             State::Joining(_) => self.back_to_solo(actions),
             State::Protected(peer, _) => self.state = State::Protected(peer, false),
@@ -287,8 +306,13 @@ impl Protocol {
         match self.state {
             State::Granting(peer) => {
                 self.record.mode = echovisor_log::arbiter::Mode::Protected(peer);
-                self.state = State::Protected(peer, true);
+                self.state = State::Protected(peer, self.linked);
                 self.heard = now;
+                if !self.linked {
+                    // It was never told, so nobody need be waited for.
+                    self.give_up(actions);
+                    return;
+                }
                 // It cannot suspect anybody before it has been granted anything.
                 actions.push(Action::Renew(now + self.timing.lease()));
                 actions.push(Action::Protect);
@@ -322,6 +346,8 @@ impl Protocol {
         match self.state {
             State::Joining(_) => self.back_to_solo(actions),
             State::Protected(peer, _) => {
+                // Whatever comes next, it does not come from a peer that is behind.
+                self.throttle(false, actions);
                 if let Ok(to) = rules::go_solo(Some(&self.record), self.me) {
                     self.ask(State::Leaving(peer), to, actions);
                 }
@@ -350,8 +376,12 @@ impl Protocol {
 
     /// What time brings: heartbeats, suspicion, lag.
     fn tick(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let linked = matches!(self.state, State::Joining(_) | State::Granting(_) | State::Protected(_, true));
-        if linked && now >= self.heartbeat_at {
+        let speaks = match self.state {
+            State::Joining(_) | State::Granting(_) | State::Ending => true,
+            State::Protected(_, connected) => connected,
+            _ => false,
+        };
+        if speaks && now >= self.heartbeat_at {
             self.heartbeat_at = now + self.timing.heartbeat;
             actions.push(Action::Heartbeat(now));
         }
@@ -374,7 +404,7 @@ impl Protocol {
     /// A secondary that joins does not hold the guest up, and may be far behind when it has loaded the state. It protects the
     /// guest once it has caught up.
     fn join(&mut self, now: Duration, peer: NodeId, actions: &mut Vec<Action>) {
-        if now.saturating_sub(self.heard) >= self.timing.join {
+        if now.saturating_sub(self.joined) >= self.timing.join {
             actions.push(Action::CloseLink("it does not finish joining"));
             self.back_to_solo(actions);
         } else if self.loaded && self.lag(now) < self.timing.lag {
@@ -530,6 +560,29 @@ mod tests {
     }
 
     #[test]
+    fn who_is_gone_before_it_was_granted_anything_is_not_waited_for() {
+        let mut protocol = solo();
+        step(&mut protocol, 0, Input::Joined(PEER));
+        step(&mut protocol, 1, Input::Ready);
+        step(&mut protocol, 2, Input::LinkLost);
+        let actions = step(&mut protocol, 3, Input::Won);
+        assert!(!actions.contains(&Action::Protect));
+        assert_eq!(protocol.state(), State::Leaving(PEER));
+    }
+
+    #[test]
+    fn who_does_not_finish_joining_makes_room() {
+        let mut protocol = solo();
+        step(&mut protocol, 0, Input::Joined(PEER));
+        for now in (100..120_000).step_by(100) {
+            step(&mut protocol, now, ack(0, 0));
+        }
+        let actions = step(&mut protocol, 120_000, ack(0, 0));
+        assert!(matches!(actions[..], [.., Action::CloseLink(_), Action::Forget]), "{actions:?}");
+        assert_eq!(protocol.state(), State::Solo);
+    }
+
+    #[test]
     fn a_shutdown_is_no_death() {
         let mut protocol = protected();
         let actions = step(&mut protocol, 10, Input::End);
@@ -538,6 +591,11 @@ mod tests {
                 .iter()
                 .any(|action| matches!(action, Action::CompareAndSet { to, .. } if to.mode == Mode::Ended))
         );
-        assert!(step(&mut protocol, 11, Input::Won).contains(&Action::Finish));
+        let waiting = step(&mut protocol, 400, Input::Tick);
+        assert!(
+            matches!(waiting[..], [Action::Heartbeat(_)]),
+            "the secondary hears that somebody lives: {waiting:?}"
+        );
+        assert!(step(&mut protocol, 401, Input::Won).contains(&Action::Finish));
     }
 }

@@ -55,12 +55,18 @@ pub(super) struct Inbox {
     expects_first: bool,
     place: Option<Resume>,
     held: Position,
+    log_bytes: u64,
 }
 
 impl Inbox {
     /// The first batch that is not held, if any log was taken.
     pub(super) fn place(&self) -> Option<Resume> {
         self.place
+    }
+
+    /// Bytes of the log that came in.
+    pub(super) fn log_bytes(&self) -> u64 {
+        self.log_bytes
     }
 
     /// The log is held up to this watermark.
@@ -75,7 +81,7 @@ impl Inbox {
         spare: Option<&flume::Receiver<Batch>>,
     ) -> Result<Received, Unfit> {
         match message {
-            Message::ImageBegin(begin) if self.image.is_none() && self.decoder.is_none() => {
+            Message::ImageBegin(begin) if self.image.is_none() && !self.expects_first => {
                 if begin.bytes > IMAGE_MAX {
                     return Err(Unfit::Image { announced: begin.bytes, found: 0 });
                 }
@@ -119,14 +125,14 @@ impl Inbox {
                 };
                 let mut batch = spare.and_then(|spare| spare.try_recv().ok()).unwrap_or_default();
                 let head = decoder.decode(body, &mut batch)?;
-                place.sequence = head.sequence + 1;
+                place.sequence = head.sequence.saturating_add(1);
+                self.log_bytes += body.len() as u64;
                 self.held = head.mark.watermark;
                 Ok(Received::Batch(Arrived { batch, mark: head.mark, at: Instant::now() }))
             }
             Message::Grant(position) => Ok(Received::Grant(position)),
             Message::Heartbeat(heartbeat) => Ok(Received::Heartbeat(heartbeat)),
             Message::Bye(text) => Ok(Received::Bye(text)),
-            Message::Refuse(refuse) => Ok(Received::Bye(refuse.text)),
             _ => Err(Unfit::Order("this message")),
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use echovisor_event::{Digest, NodeId, Position, Term, VmId};
 use echovisor_log::{
-    arbiter::{Arbiter, Record},
+    arbiter::{Arbiter, CasOutcome, Record, rules},
     link::{
         Ack, Address, Diverged, Fingerprint, Hello, Link, LinkError, Message, Plaintext, Ready, Receiver,
         RefuseCode, Sender, Traffic, Welcome, boot_time, dial, flush_or_wait, greet, receive_or_wait,
@@ -24,7 +24,7 @@ use super::{
     protocol::{Action, Input, Protocol, State, Timing},
     takeover::{self, Answer, Promotion, Times},
 };
-use crate::FollowError;
+use crate::{FollowError, Reached, Witness};
 
 /// How often the primary hears how far the execution is, while that changes and nothing else is to be said.
 const PROGRESS: Duration = Duration::from_millis(20);
@@ -226,18 +226,22 @@ impl<C: Cpu + Send + 'static> Node<C> {
             Some(guest) => (guest.loaded.as_mut(), Some(&mut guest.ended), Some(&guest.spare)),
             None => (None, None, None),
         };
+        // Answers go out before more is read, unless more is here already: then one answer serves for all of it.
+        let settled = self.receiver.as_ref().is_none_or(|receiver| !receiver.has_message());
         let inbox = &mut self.inbox;
         tokio::select! {
             biased;
+            ended = told(ended), if self.followed.is_none() => Event::GuestEnded(ended),
+            flushed = flush_or_wait(self.sender.as_mut()), if settled || full => {
+                flushed.map_or_else(Event::LinkError, |()| Event::Flushed)
+            }
             message = receive_or_wait(self.receiver.as_mut()), if !full => match message {
                 Ok(message) => Event::Received(inbox.take(message, spare)),
                 Err(error) => Event::LinkError(error),
             },
-            flushed = flush_or_wait(self.sender.as_mut()) => flushed.map_or_else(Event::LinkError, |()| Event::Flushed),
             Some(dialled) = told(self.dialled.as_mut()) => Event::Dialled(dialled),
             Ok(answer) = self.answers.1.recv_async() => Event::Answer(answer),
             loaded = told(loaded) => Event::Loaded(loaded.unwrap_or_else(|| Err("the thread died".into()))),
-            ended = told(ended), if self.followed.is_none() => Event::GuestEnded(ended),
             Ok(command) = commands.recv_async() => Event::Command(command),
             () = tokio::time::sleep(progress), if untold => Event::Progress,
             () = tokio::time::sleep(ROOM), if full => Event::Full,
@@ -330,6 +334,9 @@ impl<C: Cpu + Send + 'static> Node<C> {
             }
             Received::Heartbeat(heartbeat) => {
                 self.echo = heartbeat.stamp;
+                if let Some(guest) = &self.guest {
+                    guest.progress.release(heartbeat.released);
+                }
                 self.acknowledge();
                 Ok(())
             }
@@ -387,10 +394,14 @@ impl<C: Cpu + Send + 'static> Node<C> {
                 self.receiver = Some(link.receiver);
                 self.input(Input::Connected(welcome.resumed))
             }
-            Err(error) if is_final(&error) => Err(error.into()),
+            Err(error) if is_final(&error) && !self.protocol.is_eligible() => Err(error.into()),
             Err(error @ LinkError::Refused { .. }) => {
                 tracing::info!("{error}");
                 self.input(Input::Refused)
+            }
+            Err(error) if !nobody_listens(&error) && self.protocol.state() == State::Redialling => {
+                tracing::warn!("{error}");
+                self.input(Input::NoAnswer)
             }
             Err(error) => {
                 // Once is enough: a secondary may wait for its primary for days.
@@ -439,7 +450,14 @@ impl<C: Cpu + Send + 'static> Node<C> {
         let (join, plaintext) = (self.settings.join.clone(), self.settings.plaintext);
         let resume = self.protocol.is_eligible().then(|| self.inbox.place()).flatten();
         let (me, fingerprint) = (self.settings.me, self.settings.fingerprint.clone());
-        let hello = Hello { vm: self.vm, term: self.status.term, resume, ..Hello::new(me, fingerprint) };
+        let suspicion_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let hello = Hello {
+            vm: self.vm,
+            term: self.status.term,
+            resume,
+            suspicion_ms,
+            ..Hello::new(me, fingerprint)
+        };
         let (answer, dialled) = oneshot::channel();
         self.dialled = Some(dialled);
         tokio::spawn(async move {
@@ -493,8 +511,26 @@ impl<C: Cpu + Send + 'static> Node<C> {
         };
         let (suspicion, suspected) = self.suspected.unwrap_or((Duration::ZERO, answered));
         let times = Times { suspicion, arbiter: answered - suspected, replay: answered.elapsed() };
-        let Followed { machine, unconfirmed, clock, .. } = followed;
+        let Followed { machine, mut unconfirmed, clock, reached } = followed;
+        if let Reached::Stopped = reached {
+            // The operator's stop was in the log, but the primary died before it was on record.
+            self.end(record).await;
+            return Ok(Outcome::Ended("the guest was stopped".to_owned()));
+        }
+        unconfirmed.released(guest.progress.released());
         Ok(Outcome::Promoted(Box::new(Promotion { machine, config, record, unconfirmed, clock, times })))
+    }
+
+    /// Puts on record that the guest was shut down.
+    async fn end(&self, record: Record) {
+        let (Some(arbiter), me) = (self.settings.arbiter.clone(), self.settings.me) else { return };
+        let ended = tokio::task::spawn_blocking(move || {
+            let new = rules::end(Some(&record), me).ok()?;
+            arbiter.compare_and_set(Some(&record), &new).ok()
+        });
+        if !matches!(ended.await, Ok(Some(CasOutcome::Won))) {
+            tracing::warn!("the guest was stopped, but that is not on the arbiter's record");
+        }
     }
 
     fn status(&self) -> Status {
@@ -506,6 +542,7 @@ impl<C: Cpu + Send + 'static> Node<C> {
             mode: mode(self.protocol.state()).to_owned(),
             last_checkpoint: progress.and_then(|progress| progress.last_checkpoint()),
             checkpoints: progress.map_or(0, |progress| progress.checkpoints()),
+            log_bytes: self.inbox.log_bytes(),
             link_bytes: self.carried + carried,
             ..self.status.clone()
         }
@@ -521,6 +558,12 @@ fn is_final(error: &LinkError) -> bool {
         LinkError::Refused { code, .. } => matches!(code, Fingerprint | Version | WrongVm),
         _ => false,
     }
+}
+
+/// Whether the primary's host itself said that its process is gone.
+fn nobody_listens(error: &LinkError) -> bool {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+    matches!(error, LinkError::Dial { source, .. } if matches!(source.kind(), ConnectionRefused | NotFound))
 }
 
 fn mode(state: State) -> &'static str {

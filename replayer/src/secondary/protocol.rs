@@ -15,11 +15,17 @@ pub struct Timing {
     pub suspicion: Duration,
     /// How long to wait before a primary that is not there, or does not want this node, is dialled again.
     pub redial: Duration,
+    /// How long a primary may be silent while it sends the state: there is nothing to lose yet.
+    pub join: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Timing {
-        Timing { suspicion: Duration::from_millis(500), redial: Duration::from_millis(200) }
+        Timing {
+            suspicion: Duration::from_millis(500),
+            redial: Duration::from_millis(200),
+            join: Duration::from_secs(30),
+        }
     }
 }
 
@@ -28,8 +34,10 @@ impl Default for Timing {
 pub enum Input {
     /// A link is there, and the primary goes on where this node was (`true`), or sends its state.
     Connected(bool),
-    /// Nobody answers at the primary's address.
+    /// The primary's host says that nobody listens at its address.
     Unreachable,
+    /// No answer came from the primary's address, for whatever reason.
+    NoAnswer,
     /// The primary answers, but does not want this node now.
     Refused,
     /// The state is loaded, and has the digest that was announced.
@@ -137,7 +145,16 @@ impl Protocol {
     /// When to call with [`Input::Tick`], if nothing comes in before.
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
-        matches!(self.state, State::Loading | State::Following).then(|| self.heard + self.timing.suspicion)
+        self.patience().map(|patience| self.heard + patience)
+    }
+
+    /// How long the primary may be silent now.
+    fn patience(&self) -> Option<Duration> {
+        match self.state {
+            State::Loading => Some(self.timing.join),
+            State::Following => Some(self.timing.suspicion),
+            _ => None,
+        }
     }
 
     /// Begins: dials.
@@ -152,11 +169,20 @@ impl Protocol {
             (State::Dialling | State::Redialling, Input::Connected(resumed)) => {
                 self.connected(now, resumed, actions)
             }
-            (State::Dialling, Input::Unreachable | Input::Refused) => self.dial_later(now, actions),
-            // A dead host does not answer; a dead process' host answers that nobody listens.
+            (State::Dialling, Input::Unreachable | Input::NoAnswer | Input::Refused) => {
+                self.dial_later(now, actions)
+            }
+            // The process is dead.
             (State::Redialling, Input::Unreachable) => self.suspect(now, actions),
-            // Somebody is alive there, and it is not waiting for this node.
-            (State::Redialling, Input::Refused) => self.restart(now, actions),
+            // The host is dead, or busy: that takes the suspicion time to tell apart.
+            (State::Redialling, Input::NoAnswer)
+                if now.saturating_sub(self.heard) >= self.timing.suspicion =>
+            {
+                self.suspect(now, actions);
+            }
+            // Somebody is alive there and does not want this node now. What is held here stays: only a primary that goes on
+            // without it, or the arbiter, says that it is the past.
+            (State::Redialling, Input::NoAnswer | Input::Refused) => self.dial_later(now, actions),
             (State::Loading, Input::Loaded) => {
                 self.state = State::Following;
                 actions.push(Action::SayReady);
@@ -182,8 +208,7 @@ impl Protocol {
         if matches!(input, Input::Heard | Input::Granted(_) | Input::Held(_) | Input::Loaded) {
             self.heard = now;
         }
-        let listens = matches!(self.state, State::Loading | State::Following);
-        if listens && now.saturating_sub(self.heard) >= self.timing.suspicion {
+        if self.patience().is_some_and(|patience| now.saturating_sub(self.heard) >= patience) {
             actions.push(Action::CloseLink);
             self.suspect(now, actions);
         }
@@ -191,8 +216,14 @@ impl Protocol {
 
     fn connected(&mut self, now: Duration, resumed: bool, actions: &mut Vec<Action>) {
         self.heard = now;
-        if resumed {
+        if resumed && self.state == State::Redialling {
             self.state = State::Following;
+            return;
+        }
+        if resumed {
+            // There is nothing here with which to go on.
+            actions.push(Action::CloseLink);
+            self.dial_later(now, actions);
             return;
         }
         if self.state == State::Redialling {
@@ -307,6 +338,23 @@ mod tests {
         step(&mut protocol, 5, Input::LinkLost);
         assert_eq!(step(&mut protocol, 6, Input::Unreachable), [Action::AskArbiter]);
         assert_eq!(step(&mut protocol, 9, Input::Won(record())), [Action::Promote(record())]);
+    }
+
+    #[test]
+    fn a_primary_that_gives_no_answer_is_suspected_after_its_time() {
+        let mut protocol = eligible();
+        step(&mut protocol, 5, Input::LinkLost);
+        assert_eq!(step(&mut protocol, 100, Input::NoAnswer), [Action::Dial(at(300))]);
+        assert_eq!(step(&mut protocol, 503, Input::NoAnswer), [Action::AskArbiter]);
+    }
+
+    #[test]
+    fn who_is_refused_while_the_arbiter_has_not_spoken_keeps_what_it_holds() {
+        let mut protocol = eligible();
+        step(&mut protocol, 5, Input::LinkLost);
+        assert_eq!(step(&mut protocol, 6, Input::Refused), [Action::Dial(at(206))]);
+        assert!(protocol.is_eligible());
+        assert_eq!(step(&mut protocol, 206, Input::Unreachable), [Action::AskArbiter]);
     }
 
     #[test]

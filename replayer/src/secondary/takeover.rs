@@ -52,11 +52,7 @@ pub(super) enum Answer {
 }
 
 /// Asks the arbiter for the guest until the answer is certain. The answer comes through the channel.
-pub(super) fn ask(
-    arbiter: Arc<dyn Arbiter>,
-    me: echovisor_event::NodeId,
-    answers: flume::Sender<Answer>,
-) {
+pub(super) fn ask(arbiter: Arc<dyn Arbiter>, me: echovisor_event::NodeId, answers: flume::Sender<Answer>) {
     tokio::task::spawn_blocking(move || {
         let mut wanted = None;
         // Nobody to hear the answer means that the node is ending.
@@ -81,21 +77,23 @@ fn attempt(
     me: echovisor_event::NodeId,
     wanted: &mut Option<Record>,
 ) -> Result<Answer, ArbiterError> {
-    let present = arbiter.read()?;
-    if let Some(present) = present.filter(|present| Some(*present) == *wanted) {
-        return Ok(Answer::Won(present));
-    }
-    let new = match rules::take_over(present.as_ref(), me) {
-        Ok(new) => new,
-        Err(refusal) => {
-            tracing::warn!("no takeover: {refusal}");
-            let ended = matches!(refusal, rules::RuleError::Ended { .. });
-            return Ok(if ended { Answer::Ended } else { Answer::Lost });
+    loop {
+        let present = arbiter.read()?;
+        if let Some(present) = present.filter(|present| Some(*present) == *wanted) {
+            return Ok(Answer::Won(present));
         }
-    };
-    *wanted = Some(new);
-    match arbiter.compare_and_set(present.as_ref(), &new)? {
-        CasOutcome::Won => Ok(Answer::Won(new)),
-        CasOutcome::Lost(_) => Ok(Answer::Lost),
+        let new = match rules::take_over(present.as_ref(), me) {
+            Ok(new) => new,
+            Err(refusal) => {
+                tracing::warn!("no takeover: {refusal}");
+                let ended = matches!(refusal, rules::RuleError::Ended { .. });
+                return Ok(if ended { Answer::Ended } else { Answer::Lost });
+            }
+        };
+        *wanted = Some(new);
+        // Who was faster decides what the rules say now.
+        if let CasOutcome::Won = arbiter.compare_and_set(present.as_ref(), &new)? {
+            return Ok(Answer::Won(new));
+        }
     }
 }

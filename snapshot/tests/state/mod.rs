@@ -30,12 +30,13 @@ fn with(cpu: CpuState) -> MachineState {
     }
 }
 
+#[allow(dead_code, reason = "not every test file looks at both kinds")]
 pub(crate) fn scripted() -> MachineState {
     with(CpuState::Scripted(ScriptedState { pc: 0x20_0000, registers: std::array::from_fn(|n| n as u64) }))
 }
 
 /// Every field of the processor has a value of its own.
-#[allow(dead_code, reason = "not every test file looks at all of them")]
+#[allow(dead_code, reason = "as above")]
 pub(crate) fn kvm() -> MachineState {
     let mut state = KvmState {
         regs: Default::default(),
@@ -49,7 +50,8 @@ pub(crate) fn kvm() -> MachineState {
     };
     (state.regs.rax, state.regs.rip, state.regs.rflags) = (0x11, 0x20_0040, 0x202);
     (state.sregs.cr0, state.sregs.cr3, state.sregs.efer) = (0x8001_0033, 0x1000, 0xd00);
-    (state.fpu.fcw, state.fpu.mxcsr, state.fpu.xmm[3], state.fpu.fpr[7]) = (0x37f, 0x1f80, [0x33; 16], [0x77; 16]);
+    (state.fpu.fcw, state.fpu.mxcsr, state.fpu.xmm[3], state.fpu.fpr[7]) =
+        (0x37f, 0x1f80, [0x33; 16], [0x77; 16]);
     (state.debug.dr6, state.debug.dr7) = (0xffff_0ff0, 0x400);
     with(CpuState::Kvm(Box::new(state)))
 }

@@ -1,6 +1,6 @@
 //! Following a recording, under a watch: a processor that must not run ahead of the log.
 
-use std::{cell::Cell, convert::Infallible, rc::Rc, sync::Arc, time::Instant, vec};
+use std::{cell::Cell, collections::VecDeque, convert::Infallible, rc::Rc, sync::Arc, time::Instant};
 
 use echovisor_event::{Effect, Position};
 use echovisor_log::{Batch, Decoder};
@@ -95,7 +95,7 @@ impl Cpu for Watched {
 
 /// The log as it comes in, decoded like any that comes from outside.
 pub(crate) struct Feed {
-    pieces: vec::IntoIter<Piece>,
+    pieces: VecDeque<Piece>,
     decoder: Option<Decoder>,
     left: usize,
     spare: Option<Batch>,
@@ -104,7 +104,7 @@ pub(crate) struct Feed {
 
 impl Feed {
     fn new(pieces: &[Piece], batches: usize, watermark: Rc<Cell<Position>>) -> Feed {
-        Feed { pieces: pieces.to_vec().into_iter(), decoder: None, left: batches, spare: None, watermark }
+        Feed { pieces: pieces.to_vec().into(), decoder: None, left: batches, spare: None, watermark }
     }
 }
 
@@ -115,7 +115,7 @@ impl History for Feed {
         if self.left == 0 {
             return Ok(None);
         }
-        for piece in self.pieces.by_ref() {
+        while let Some(piece) = self.pieces.pop_front() {
             match (piece, &mut self.decoder) {
                 (Piece::Start(start), None) => self.decoder = Some(Decoder::new(start)),
                 (Piece::Start(start), Some(decoder)) => {

@@ -17,7 +17,7 @@ use echovisor_event::{Effect, NodeId, Position, Term, VmId};
 use echovisor_log::{
     SegmentStart,
     arbiter::{Arbiter, ArbiterError, CasOutcome, FileArbiter, Record, rules},
-    link::{Address, Fingerprint, Listener, Plaintext},
+    link::{Address, Fingerprint, Hello, Listener, Plaintext},
 };
 use echovisor_machine::{
     Machine,
@@ -109,6 +109,8 @@ impl Lab {
             seed,
             cadence: Some(CADENCE),
             held: false,
+            stdin: false,
+            stdin: false,
         });
         let guest = guest.unwrap_or_else(|_| panic!("a thread for the guest"));
         let (commands, orders) = flume::unbounded();
@@ -175,7 +177,12 @@ pub(crate) fn node(name: &str) -> NodeId {
     NodeId(id)
 }
 
-pub(crate) fn fingerprint() -> Fingerprint {
+/// What a secondary of this name says first, when it holds nothing.
+pub(crate) fn hello(name: &str) -> Hello {
+    Hello { suspicion_ms: SUSPICION.as_millis() as u64, ..Hello::new(node(name), fingerprint()) }
+}
+
+fn fingerprint() -> Fingerprint {
     Fingerprint { text: "scripted".into(), ..Fingerprint::default() }
 }
 

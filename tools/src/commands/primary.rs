@@ -1,9 +1,9 @@
 //! `echovisor primary`: runs a guest against the real world, and has it protected by a secondary.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
-use echovisor_event::{Term, VmId};
+use echovisor_event::{NodeId, Term, VmId};
 use echovisor_log::{
     SegmentStart,
     arbiter::{CasOutcome, Record, rules},
@@ -44,6 +44,14 @@ pub struct PrimaryArgs {
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<Address>,
 
+    /// Keep the log in this folder, as `record` does
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+
+    /// Give the guest's console what comes in on stdin
+    #[arg(long)]
+    pub stdin: bool,
+
     /// When to send state instead of events
     #[arg(long, value_enum, default_value_t = Policy::Replay)]
     pub policy: Policy,
@@ -71,26 +79,33 @@ async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
     let machine = boot(&config, &program)?;
     let fingerprint = node::fingerprint()?;
 
-    // Listening comes before the arbiter: who cannot listen must not hold the guest.
+    // The arbiter comes last: who cannot listen, answer or write must not hold the guest.
     let listener = match &args.listen {
         Some(address) => Some(Listener::bind(address, args.node.plaintext()).await?),
         None => None,
     };
-    let cluster = match listener {
-        Some(listener) => Some((cluster(args, listener, vm, me)?, fingerprint.clone())),
-        None => None,
-    };
-    let term = cluster.as_ref().map_or(Term(1), |(cluster, _)| cluster.record.term);
-    let start = SegmentStart::first(term);
-    let archive = match &args.node.store {
+    let (sender, commands) = node::primary_commands();
+    let controls = Controls::new(args.node.control.as_deref(), Reach::Primary(sender, None))?;
+    let claim = listener.map(|listener| Claim::new(args, listener, vm, me)).transpose()?;
+    let store = match &args.store {
         Some(folder) => {
-            let header = Header { vm, fingerprint, guest: config.program, machine: config.to_bytes() };
+            let header = Header {
+                vm,
+                fingerprint: fingerprint.clone(),
+                guest: config.program,
+                machine: config.to_bytes(),
+            };
             let store = Store::create(folder, &header)?;
             images::write(&store.images_dir(), &Image::capture(machine.memory(), machine.save()?))?;
-            Some(Archive::new(store, start))
+            Some(store)
         }
         None => None,
     };
+    let cluster = claim.map(Claim::stake).transpose()?;
+    let term = cluster.as_ref().map_or(Term(1), |cluster| cluster.record.term);
+    let start = SegmentStart::first(term);
+    let archive = store.map(|store| Archive::new(store, start));
+    let cluster = cluster.map(|cluster| (cluster, fingerprint));
 
     let logged = cluster.is_some() || archive.is_some();
     let guest = node::launch(Launch {
@@ -102,32 +117,40 @@ async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
         seed: Some(node::random()?),
         cadence: Some(node::CHECKPOINT_CADENCE),
         held: args.wait_for_secondary,
+        stdin: args.stdin,
     })?;
-    let (sender, commands) = node::primary_commands();
-    let controls = Controls::new(args.node.control.as_deref(), Reach::Primary(sender, None))?;
     let node = Node::new(me, guest, config.to_bytes(), start, archive, cluster);
     let outcome = node.run(commands).await;
     controls.close().await;
     node::ended(outcome?, &program)
 }
 
-/// Becomes the primary, as far as the arbiter is concerned.
-fn cluster(
-    args: &PrimaryArgs,
-    listener: Listener,
-    vm: VmId,
-    me: echovisor_event::NodeId,
-) -> Result<Cluster, Failure> {
-    let arbiter = args.node.arbiter("--listen")?;
-    let present = arbiter.read()?;
-    let record: Record = rules::start(present.as_ref(), vm, me)?;
-    match arbiter.compare_and_set(present.as_ref(), &record)? {
-        CasOutcome::Won => {
-            Ok(Cluster { listener: Some(listener), arbiter, record, timing: args.node.timing() })
-        }
-        CasOutcome::Lost(_) => {
-            let hint = "two nodes were started at the same moment; `status` tells which one runs";
-            Err(Failure::new("another node has become the primary", hint))
+/// The arbiter's record as this node wants it.
+struct Claim {
+    present: Option<Record>,
+    wanted: Record,
+    cluster: Cluster,
+}
+
+impl Claim {
+    /// Asks whether this node may be the primary.
+    fn new(args: &PrimaryArgs, listener: Listener, vm: VmId, me: NodeId) -> Result<Claim, Failure> {
+        let arbiter = args.node.arbiter("--listen")?;
+        let present = arbiter.read()?;
+        let wanted = rules::start(present.as_ref(), vm, me)?;
+        let cluster =
+            Cluster { listener: Some(listener), arbiter, record: wanted, timing: args.node.timing() };
+        Ok(Claim { present, wanted, cluster })
+    }
+
+    /// Becomes the primary.
+    fn stake(self) -> Result<Cluster, Failure> {
+        match self.cluster.arbiter.compare_and_set(self.present.as_ref(), &self.wanted)? {
+            CasOutcome::Won => Ok(self.cluster),
+            CasOutcome::Lost(_) => {
+                let hint = "two nodes were started at the same moment; `status` tells which one runs";
+                Err(Failure::new("another node has become the primary", hint))
+            }
         }
     }
 }

@@ -35,6 +35,10 @@ pub struct RecordArgs {
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
 
+    /// Give the guest's console what comes in on stdin
+    #[arg(long)]
+    pub stdin: bool,
+
     /// Answer `status` and `stop` on this socket, which only its owner can use
     #[arg(long, value_name = "SOCKET")]
     pub control: Option<PathBuf>,
@@ -72,6 +76,7 @@ async fn record(args: &RecordArgs) -> Result<Exit, Failure> {
         seed: Some(node::random()?),
         cadence: Some(node::CHECKPOINT_CADENCE),
         held: false,
+        stdin: args.stdin,
     })?;
     let signals = guest.signals.clone();
     let (sender, commands) = node::primary_commands();
@@ -79,7 +84,8 @@ async fn record(args: &RecordArgs) -> Result<Exit, Failure> {
     let running =
         Node::new(node::node_id()?, guest, config.to_bytes(), start, Some(Archive::new(store, start)), None);
     let outcome = running.run(commands).await;
-    Summary::of(&signals).write(&args.out)?;
     controls.close().await;
-    node::ended(outcome?, &program)
+    let outcome = outcome?;
+    Summary::of(&signals).write(&args.out)?;
+    node::ended(outcome, &program)
 }

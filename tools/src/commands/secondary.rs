@@ -121,6 +121,7 @@ async fn live(
         seed: None,
         cadence: Some(node::CHECKPOINT_CADENCE),
         held: false,
+        stdin: false,
     })?;
     let takeover = Takeover::new(&times, replayed.elapsed());
     tracing::warn!("took over in {:.1} ms, {} effects sent again", takeover.total_ms(), unconfirmed.len());

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{Read, stdin},
     os::fd::AsFd,
     sync::{Arc, atomic::Ordering},
     thread,
@@ -27,6 +28,9 @@ use crate::{
 
 /// Requests that may wait for the guest's thread.
 const REQUESTS: usize = 16;
+
+/// Pieces of console input that may wait for the guest.
+const TYPED: usize = 16;
 
 /// The MTU of the guest's network device.
 const MTU: u16 = 1500;
@@ -81,6 +85,22 @@ pub fn port(net: &Net) -> Result<Option<Port>, Failure> {
     })
 }
 
+/// What comes in on stdin.
+fn typed(signals: Arc<Signals>) -> flume::Receiver<Vec<u8>> {
+    let (sender, bytes) = flume::bounded(TYPED);
+    thread::spawn(move || {
+        let mut buffer = [0; 256];
+        // The end of stdin ends the thread, not the guest.
+        while let Ok(length @ 1..) = stdin().lock().read(&mut buffer) {
+            if sender.send(buffer[..length].to_vec()).is_err() {
+                return;
+            }
+            signals.bell.ring();
+        }
+    });
+    bytes
+}
+
 /// Throws away what comes in, until the result is dropped: a secondary's network must not fill with the past, nor hold
 /// anybody up.
 ///
@@ -97,10 +117,11 @@ pub fn drain(port: Port) -> Result<Drain, Failure> {
     let task = tokio::spawn(async move {
         while let Ok(mut ready) = watched.readable().await {
             // A network that is gone is noticed at the takeover.
-            if port.drain().is_err() {
-                return;
+            match port.drain() {
+                Ok(true) => ready.clear_ready(),
+                Ok(false) => tokio::task::yield_now().await,
+                Err(_) => return,
             }
-            ready.clear_ready();
         }
     });
     Ok(Drain(task))
@@ -147,6 +168,8 @@ pub struct Launch<C> {
     pub cadence: Option<u64>,
     /// Whether the guest waits until it is protected.
     pub held: bool,
+    /// Whether stdin is the guest's console.
+    pub stdin: bool,
 }
 
 /// Starts the guest's thread.
@@ -165,6 +188,9 @@ pub fn launch<C: Cpu + Send + 'static>(launch: Launch<C>) -> Result<primary::Gue
     let mut live = Live::new(launch.port, gate.clone(), journal, signals.clone(), clock, launch.cadence);
     if let Some(seed) = launch.seed {
         live = live.greet(seed);
+    }
+    if launch.stdin {
+        live = live.console(typed(signals.clone()));
     }
     let (requests, asked) = flume::bounded(REQUESTS);
     let (ended, end) = oneshot::channel();

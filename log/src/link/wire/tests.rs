@@ -27,9 +27,9 @@ fn message() -> impl Strategy<Value = Message<'static>> {
     let term = || any::<u64>().prop_map(Term);
     let resume = (any::<u64>(), any::<u64>()).prop_map(|(segment, sequence)| Resume { segment, sequence });
     prop_oneof![
-        (node(), fingerprint(), option::of(vm()), term(), option::of(resume)).prop_map(
-            |(node, fingerprint, vm, term, resume)| {
-                Message::Hello(Hello { version: VERSION, node, fingerprint, vm, term, resume })
+        (node(), fingerprint(), option::of(vm()), term(), option::of(resume), any::<u64>()).prop_map(
+            |(node, fingerprint, vm, term, resume, suspicion_ms)| {
+                Message::Hello(Hello { version: VERSION, node, fingerprint, vm, term, resume, suspicion_ms })
             }
         ),
         (vm(), node(), term(), digest(), any::<bool>()).prop_map(|(vm, node, term, fingerprint, resumed)| {

@@ -4,8 +4,8 @@ use echovisor_event::limits::MEMORY_MIN;
 
 use super::super::{
     layout::{
-        CONTROL, CRASH_PORT, GDT, IDT, IMAGE_BASE, PCI_WINDOW_BASE, PCI_WINDOW_SIZE, PML4, RING0_STACK_TOP, STUBS,
-        SUPERVISOR_END, TSS,
+        CONTROL, CRASH_PORT, GDT, IDT, IMAGE_BASE, PCI_WINDOW_BASE, PCI_WINDOW_SIZE, PML4, RING0_STACK_TOP,
+        STUBS, SUPERVISOR_END, TSS,
     },
     tables::{GDT_SIZE, IDT_SIZE, KERNEL_CODE, TASK, TSS_SIZE, USER_CODE, USER_DATA, write},
 };
@@ -62,7 +62,9 @@ fn user(address: u64, executable: bool) -> Option<Page> {
 #[test]
 fn pages_are_as_documented() {
     let memory = tables();
-    for hole in [0, 0xfff, CONTROL + 0x1000, IMAGE_BASE - 1, MEMORY_MIN, PCI_WINDOW_BASE - 1, 1 << 32, 1 << 47] {
+    for hole in
+        [0, 0xfff, CONTROL + 0x1000, IMAGE_BASE - 1, MEMORY_MIN, PCI_WINDOW_BASE - 1, 1 << 32, 1 << 47]
+    {
         assert_eq!(walk(&memory, hole), None, "{hole:#x}");
     }
     for address in (0x1000..SUPERVISOR_END).step_by(0x1000) {
@@ -82,11 +84,19 @@ fn pages_are_as_documented() {
 #[test]
 fn segments_are_ring_0_ring_3_and_a_task() {
     let memory = tables();
-    for (selector, access, flags) in
-        [(KERNEL_CODE, 0x9b, 0xa), (0x10, 0x93, 0xc), (USER_DATA, 0xf3, 0xc), (USER_CODE, 0xfb, 0xa), (TASK, 0x8b, 0)]
-    {
+    for (selector, access, flags) in [
+        (KERNEL_CODE, 0x9b, 0xa),
+        (0x10, 0x93, 0xc),
+        (USER_DATA, 0xf3, 0xc),
+        (USER_CODE, 0xfb, 0xa),
+        (TASK, 0x8b, 0),
+    ] {
         let descriptor = word(&memory, GDT + u64::from(selector & !7));
-        assert_eq!((descriptor >> 40 & 0xff, descriptor >> 52 & 0xf), (access, flags), "selector {selector:#x}");
+        assert_eq!(
+            (descriptor >> 40 & 0xff, descriptor >> 52 & 0xf),
+            (access, flags),
+            "selector {selector:#x}"
+        );
         assert!(u64::from(selector | 7) < u64::from(GDT_SIZE));
     }
     assert_eq!(word(&memory, GDT), 0);
