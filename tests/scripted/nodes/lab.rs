@@ -110,7 +110,6 @@ impl Lab {
             cadence: Some(CADENCE),
             held: false,
             stdin: false,
-            stdin: false,
         });
         let guest = guest.unwrap_or_else(|_| panic!("a thread for the guest"));
         let (commands, orders) = flume::unbounded();

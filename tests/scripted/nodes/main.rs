@@ -26,7 +26,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use crate::{
     guests::Said,
-    lab::{self, FIRST, Lab, node},
+    lab::{FIRST, Lab, node},
     relay::Relay,
 };
 
