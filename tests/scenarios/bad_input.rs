@@ -100,7 +100,7 @@ fn command_lines() {
             (format!("{node} 10.1.0.1:7000 {arbiter}"), FAILED, "in use"),
             (format!("{node} 10.1.0.1:7001"), USAGE, "arbiter"),
             (format!("{node} 10.1.0.1:7001 --arbiter file:{missing}"), FAILED, "no-such-folder"),
-            (format!("primary --guest counter --listen 10.1.0.1:7001 {arbiter}"), FAILED, "encrypted"),
+            (format!("primary --guest counter --listen 10.1.0.1:7001 {arbiter}"), USAGE, "encrypted"),
             (format!("replay {missing}"), FAILED, "no recording"),
             (format!("status --control {missing}"), FAILED, "no control socket"),
         ];

@@ -112,7 +112,9 @@ fn a_seed_repeats_the_requests() -> Result<(), Failed> {
 
 fn one_forgotten_write_is_found() -> Result<(), Failed> {
     let verdict = with_guest(Takeover::ForgetOneWrite, &arguments(3))?;
-    assert!(!verdict.ok && verdict.acknowledged_lost == 1 && verdict.resets == 0, "{verdict}");
+    // Whoever reads the key next misses what was written to it since, and nobody else notices anything.
+    assert!(!verdict.ok && verdict.acknowledged_lost > 0 && verdict.resets == 0, "{verdict}");
+    assert_eq!(verdict.faults.len(), 1, "{verdict}");
     assert!(verdict.to_string().contains("\nFAILED"), "{verdict}");
     Ok(())
 }

@@ -103,7 +103,7 @@ pub struct Node {
     ours: Option<Ours>,
     answers: (flume::Sender<Answer>, flume::Receiver<Answer>),
     /// States on their way from the thread that compresses them, by their digest.
-    images: (flume::Sender<(Digest, Vec<u8>)>, flume::Receiver<(Digest, Vec<u8>)>),
+    images: (flume::Sender<Compressed>, flume::Receiver<Compressed>),
     /// The guest's thread has been asked for its state and has not answered.
     image_asked: bool,
     peer: Option<Peer>,
@@ -116,6 +116,9 @@ pub struct Node {
     /// Bytes of peers that are gone.
     carried: u64,
 }
+
+/// A state as bytes, and its digest.
+type Compressed = (Digest, Vec<u8>);
 
 /// What the loop woke up for.
 enum Event {

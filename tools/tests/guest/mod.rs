@@ -113,11 +113,14 @@ fn listening() -> tcp::Socket<'static> {
     socket
 }
 
-/// The keys, and what the last write replaced.
+/// The keys, and what the last SET replaced.
 #[derive(Default)]
 struct Store {
     keys: BTreeMap<Vec<u8>, Vec<u8>>,
     replaced: Option<(Vec<u8>, Vec<u8>)>,
+    /// A key whose next reader gets what was there before its last write. A write that was simply undone might be
+    /// overwritten before anybody looks.
+    forgotten: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Store {
@@ -127,8 +130,11 @@ impl Store {
     }
 
     fn undo(&mut self) {
-        let (key, old) = self.replaced.take().expect("a write");
-        self.keys.insert(key, old);
+        self.forgotten = Some(self.replaced.take().expect("a write"));
+    }
+
+    fn forgotten(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+        self.forgotten.take_if(|(forgotten, _)| forgotten == key).map(|(_, old)| old)
     }
 
     fn answer(&mut self, words: &[&[u8]]) -> Vec<u8> {
@@ -137,13 +143,13 @@ impl Store {
                 self.set(key, value.to_vec());
                 b"+OK\r\n".to_vec()
             }
-            [b"GET", key] => match self.keys.get(*key) {
+            [b"GET", key] => match self.forgotten(key).as_ref().or(self.keys.get(*key)) {
                 Some(held) => [format!("${}\r\n", held.len()).as_bytes(), held, b"\r\n"].concat(),
                 None => b"$-1\r\n".to_vec(),
             },
             [b"INCR", key] => {
                 let held = self.keys.get(*key).map_or(0, |held| number(held).expect("a counter"));
-                self.set(key, (held + 1).to_string().into_bytes());
+                self.keys.insert(key.to_vec(), (held + 1).to_string().into_bytes());
                 format!(":{}\r\n", held + 1).into_bytes()
             }
             _ => b"-ERR unknown command\r\n".to_vec(),
