@@ -15,6 +15,9 @@ pub struct Timing {
     pub suspicion: Duration,
     /// How long to wait before a primary that is not there, or does not want this node, is dialled again.
     pub redial: Duration,
+    /// How long to wait before a primary that gave no answer is dialled again, while this node could take over: a process that
+    /// is dying may accept a connection with its last breath.
+    pub retry: Duration,
     /// How long a primary may be silent while it sends the state: there is nothing to lose yet.
     pub join: Duration,
 }
@@ -24,6 +27,7 @@ impl Default for Timing {
         Timing {
             suspicion: Duration::from_millis(500),
             redial: Duration::from_millis(200),
+            retry: Duration::from_millis(10),
             join: Duration::from_secs(30),
         }
     }
@@ -182,7 +186,8 @@ impl Protocol {
             }
             // Somebody is alive there and does not want this node now. What is held here stays: only a primary that goes on
             // without it, or the arbiter, says that it is the past.
-            (State::Redialling, Input::NoAnswer | Input::Refused) => self.dial_later(now, actions),
+            (State::Redialling, Input::Refused) => self.dial_later(now, actions),
+            (State::Redialling, Input::NoAnswer) => actions.push(Action::Dial(now + self.timing.retry)),
             (State::Loading, Input::Loaded) => {
                 self.state = State::Following;
                 actions.push(Action::SayReady);
@@ -344,7 +349,7 @@ mod tests {
     fn a_primary_that_gives_no_answer_is_suspected_after_its_time() {
         let mut protocol = eligible();
         step(&mut protocol, 5, Input::LinkLost);
-        assert_eq!(step(&mut protocol, 100, Input::NoAnswer), [Action::Dial(at(300))]);
+        assert_eq!(step(&mut protocol, 100, Input::NoAnswer), [Action::Dial(at(110))]);
         assert_eq!(step(&mut protocol, 503, Input::NoAnswer), [Action::AskArbiter]);
     }
 
