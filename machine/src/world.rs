@@ -3,7 +3,7 @@
 use echovisor_event::{Effect, Event, Nanos, Position};
 
 /// Everything that the machine cannot compute for itself comes in through [`World::next`], and everything that it says
-/// goes out through [`World::effect`].
+/// goes out through [`Effects::effect`].
 ///
 /// The recorder's world asks the host, stamps, logs and answers; the replayer's world answers from the log. The run loop
 /// is the same for both.
