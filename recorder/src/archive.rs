@@ -1,6 +1,10 @@
 //! Writing the log to disk, on a thread of its own, because a disk may take its time.
 
-use std::thread::JoinHandle;
+use std::{
+    iter,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 use echovisor_log::{
     Batch, Head, SegmentStart,
@@ -9,6 +13,9 @@ use echovisor_log::{
 
 /// Batches that may wait for the disk; when there are more, the guest waits.
 const DEPTH: usize = 64;
+
+/// The thread looks for work this often. To be woken for every batch would cost more than to write it.
+const STRIDE: Duration = Duration::from_millis(5);
 
 enum Item {
     Begin(SegmentStart),
@@ -84,15 +91,18 @@ fn write(
     used: &flume::Sender<Batch>,
 ) -> Result<(), StoreError> {
     store.begin(&start)?;
-    for item in items {
-        match item {
-            Item::Begin(start) => store.begin(&start)?,
-            Item::Append(head, batch, body) => {
-                store.append(&head, &batch, &body)?;
-                // A full pool means that the batch is one too many.
-                let _ = used.try_send(batch);
+    while let Ok(first) = items.recv() {
+        for item in iter::once(first).chain(items.try_iter()) {
+            match item {
+                Item::Begin(start) => store.begin(&start)?,
+                Item::Append(head, batch, body) => {
+                    store.append(&head, &batch, &body)?;
+                    // A full pool means that the batch is one too many.
+                    let _ = used.try_send(batch);
+                }
             }
         }
+        thread::sleep(STRIDE);
     }
     store.seal()?;
     store.flush()

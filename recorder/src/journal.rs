@@ -91,30 +91,30 @@ impl Journal {
         self.sender.is_some()
     }
 
-    /// Writes an event that happened at `at`, at the time `now`. No allocation, no system call.
+    /// Writes an event that happened at `at`. No allocation, no system call.
     ///
     /// # Errors
     /// If the batch is full; flush it before each position where [`Journal::is_full`].
-    pub fn event(&mut self, at: Position, event: Event<'_>, now: Instant) -> Result<(), PushError> {
-        self.push(at, Record::Event(event), now)
+    pub fn event(&mut self, at: Position, event: Event<'_>) -> Result<(), PushError> {
+        self.push(at, Record::Event(event))
     }
 
     /// Writes any record.
     ///
     /// # Errors
     /// As [`Journal::event`].
-    pub fn push(&mut self, at: Position, record: Record<'_>, now: Instant) -> Result<(), PushError> {
+    pub fn push(&mut self, at: Position, record: Record<'_>) -> Result<(), PushError> {
         if self.is_open() {
             self.batch.push(at, record)?;
-            self.opened.get_or_insert(now);
+            self.touch();
         }
         Ok(())
     }
 
     /// Something waits for the log, though nothing was written: the next batch is due soon.
-    pub fn touch(&mut self, now: Instant) {
+    pub fn touch(&mut self) {
         if self.is_open() {
-            self.opened.get_or_insert(now);
+            self.opened.get_or_insert_with(Instant::now);
         }
     }
 

@@ -285,7 +285,7 @@ impl Live {
     fn clock(&mut self, here: &Here) -> Result<Next<'_>, LiveError> {
         self.here.told = true;
         let event = Event::Clock(self.clock.now().max(here.clock));
-        self.journal.event(here.position, event, Instant::now())?;
+        self.journal.event(here.position, event)?;
         Ok(Next::Event(event))
     }
 
@@ -296,12 +296,12 @@ impl Live {
                 self.greeting = Some(Greeting::Wall);
                 self.buffer[..seed.len()].copy_from_slice(&seed);
                 let event = Event::Entropy(&self.buffer[..seed.len()]);
-                self.journal.event(here.position, event, Instant::now())?;
+                self.journal.event(here.position, event)?;
                 Ok(Next::Event(event))
             }
             Greeting::Wall => {
                 let event = Event::Wall(self.clock.wall());
-                self.journal.event(here.position, event, Instant::now())?;
+                self.journal.event(here.position, event)?;
                 Ok(Next::Event(event))
             }
         }
@@ -318,7 +318,7 @@ impl Live {
             self.here.frames += 1;
             self.signals.received.fetch_add(length as u64, Ordering::Relaxed);
             let event = Event::Frame(&self.buffer[..length]);
-            self.journal.event(here.position, event, Instant::now())?;
+            self.journal.event(here.position, event)?;
             return Ok(Next::Event(event));
         }
         if self.take_console(here) {
@@ -327,7 +327,7 @@ impl Live {
             self.buffer[..length].copy_from_slice(&self.typed[..length]);
             self.typed.drain(..length);
             let event = Event::Console(&self.buffer[..length]);
-            self.journal.event(here.position, event, Instant::now())?;
+            self.journal.event(here.position, event)?;
             return Ok(Next::Event(event));
         }
         Ok(self.enter())
@@ -364,7 +364,7 @@ impl Live {
 impl Effects for Live {
     fn effect(&mut self, at: Position, effect: Effect<'_>) {
         self.gate.pass(at, effect);
-        self.journal.touch(Instant::now());
+        self.journal.touch();
     }
 }
 

@@ -1,6 +1,6 @@
 //! The primary's guest thread: runs the machine in the live world and does what is due at its boundaries.
 
-use std::{sync::atomic::Ordering, time::Instant};
+use std::sync::atomic::Ordering;
 
 use echovisor_event::Position;
 use echovisor_log::Record;
@@ -122,7 +122,7 @@ impl<C: Cpu> Recorder<C> {
     }
 
     fn write(&mut self, at: Position, record: Record<'_>) -> Result<(), RecordError> {
-        let written = self.live.journal().push(at, record, Instant::now());
+        let written = self.live.journal().push(at, record);
         // A checkpoint ends its segment, and nothing follows a stop.
         self.live.flush();
         written.map_err(|error| RunError::World(error.into()))
