@@ -1,10 +1,11 @@
 //! Speed and bandwidth as tables in Markdown, for BENCHMARKS.md: `cargo bench --package echovisor-tests --bench measure`
 //!
 //! Unprotected, recorded and protected take turns in every round, so that whatever else the host does hits all of them
-//! alike; figures are medians over the rounds. Read them as ratios: two nodes, the guest and the load share this host.
-//! `ECHOVISOR_ROUNDS` sets the number of rounds; `ECHOVISOR_LINK`, such as `100mbit`, slows the link down.
+//! alike. Figures are medians over the rounds, ratios the medians of each round's own ratio. Read the ratios: two nodes, the
+//! guest and the load share this host. `ECHOVISOR_ROUNDS` sets the number of rounds; `ECHOVISOR_LOAD`, such as `50 clients`,
+//! leaves out the other loads; `ECHOVISOR_LINK`, such as `100mbit`, slows the link down.
 
-use std::{collections::BTreeMap, env};
+use std::{collections::BTreeMap, env, time::Duration};
 
 use echovisor_tests::{KV, Lab, Measured, Node, Scene, scenario, size};
 
@@ -26,6 +27,13 @@ enum Mode {
     Protected,
 }
 
+/// How one kind of request went in one run.
+struct Run {
+    measured: Measured,
+    /// CPU time of the node, guest included, for each request of this run of whatever kind.
+    cpu: Duration,
+}
+
 /// Bytes during one run of a load under protection.
 struct Traffic {
     received: u64,
@@ -37,7 +45,7 @@ struct Traffic {
 #[derive(Default)]
 struct Results {
     /// By load, request and mode.
-    speed: BTreeMap<(usize, String, Mode), Vec<Measured>>,
+    speed: BTreeMap<(usize, String, Mode), Vec<Run>>,
     /// By load.
     traffic: BTreeMap<usize, Vec<Traffic>>,
 }
@@ -46,8 +54,10 @@ fn main() {
     scenario(|scene| {
         let mut results = Results::default();
         let rounds = size("ECHOVISOR_ROUNDS", 3);
+        let wanted = env::var("ECHOVISOR_LOAD").ok();
+        let is_wanted = |name: &str| wanted.as_ref().is_none_or(|wanted| name == wanted);
         for round in 1..=rounds {
-            for (load, (name, ..)) in LOADS.iter().enumerate() {
+            for (load, (name, ..)) in LOADS.iter().enumerate().filter(|(_, load)| is_wanted(load.0)) {
                 for mode in [Mode::Unprotected, Mode::Recorded, Mode::Protected] {
                     eprintln!("round {round} of {rounds}: {name}, {mode:?}");
                     measure(scene, load, mode, &mut results);
@@ -76,8 +86,12 @@ fn measure(scene: &Scene, load: usize, mode: Mode, results: &mut Results) {
     let before = traffic(&lab, &node);
     let (_, arguments, requests) = LOADS[load];
     let arguments = format!("-t set,get -r 200000 -d 16 -n {requests} {arguments}");
-    for row in lab.redis_benchmark(&arguments) {
-        results.speed.entry((load, row.request.clone(), mode)).or_default().push(row);
+    let busy = node.process.cpu_time();
+    let rows = lab.redis_benchmark(&arguments);
+    let cpu = (node.process.cpu_time() - busy).div_f64(requests as f64 * rows.len() as f64);
+    for measured in rows {
+        let key = (load, measured.request.clone(), mode);
+        results.speed.entry(key).or_default().push(Run { measured, cpu });
     }
     if mode == Mode::Protected {
         let after = traffic(&lab, &node);
@@ -103,17 +117,21 @@ fn traffic(lab: &Lab, node: &Node) -> Traffic {
 }
 
 fn print_speed(results: &Results) {
-    println!("| load | request | | requests/s | of unprotected | p50 ms | p99 ms |");
-    println!("|---|---|---|--:|--:|--:|--:|");
-    let rate = |rows: &[Measured]| median(rows.iter().map(|row| row.rate));
-    for ((load, request, mode), rows) in &results.speed {
-        let unprotected = rate(&results.speed[&(*load, request.clone(), Mode::Unprotected)]);
-        let (p50, p99) = (median(rows.iter().map(|row| row.p50)), median(rows.iter().map(|row| row.p99)));
-        let (name, rate) = (LOADS[*load].0, rate(rows));
-        let mode = format!("{mode:?}").to_lowercase();
+    println!("| load | request | | requests/s | of unprotected | p50 ms | p99 ms | node's CPU µs/request |");
+    println!("|---|---|---|--:|--:|--:|--:|--:|");
+    for ((load, request, mode), runs) in &results.speed {
+        let unprotected = &results.speed[&(*load, request.clone(), Mode::Unprotected)];
+        let ratios = runs.iter().zip(unprotected).map(|(run, base)| run.measured.rate / base.measured.rate);
+        let of = |part: fn(&Run) -> f64| median(runs.iter().map(part));
         println!(
-            "| {name} | {request} | {mode} | {rate:.0} | {:.2} | {p50:.2} | {p99:.2} |",
-            rate / unprotected
+            "| {} | {request} | {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} |",
+            LOADS[*load].0,
+            format!("{mode:?}").to_lowercase(),
+            of(|run| run.measured.rate),
+            median(ratios),
+            of(|run| run.measured.p50),
+            of(|run| run.measured.p99),
+            of(|run| run.cpu.as_secs_f64() * 1e6),
         );
     }
 }

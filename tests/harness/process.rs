@@ -5,6 +5,7 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -70,6 +71,22 @@ impl Process {
         let what = format!("the end of {}", self.name);
         let status = wait_for(&what, || self.ended().ok_or_else(|| tail_line(&self.log)));
         Finished { command: self.name.clone(), status, stdout: self.said(), stderr: String::new() }
+    }
+
+    /// The time that processors have spent on it so far.
+    ///
+    /// # Panics
+    /// If the host has lost it.
+    #[must_use]
+    pub fn cpu_time(&self) -> Duration {
+        let (mut clock, mut time) = (0, libc::timespec { tv_sec: 0, tv_nsec: 0 });
+        // SAFETY: both write through a pointer to a local of the type that they expect.
+        let failed = unsafe {
+            libc::clock_getcpuclockid(self.child.id() as i32, &raw mut clock) != 0
+                || libc::clock_gettime(clock, &raw mut time) != 0
+        };
+        assert!(!failed, "a child of this process");
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
     }
 
     /// Stops it as a host that falls asleep would: without a word, but with all that it has.
