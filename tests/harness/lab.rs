@@ -3,13 +3,13 @@
 use std::{
     fs::{self, File},
     net::{SocketAddr, TcpStream},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
 use serde_json::Value;
 
-use crate::{LIMIT, Namespace, Scene, wait_for};
+use crate::{LIMIT, Namespace, Node, Role, Scene, Status, wait_for};
 
 /// The client's address.
 pub const CLIENT: &str = "10.0.0.1";
@@ -35,6 +35,7 @@ pub struct Lab<'a> {
     pub primary: Site,
     /// The host of the first secondary.
     pub secondary: Site,
+    /// The folder in which the arbiter has its file.
     arbiter: PathBuf,
     /// The switch. It is here to live as long as the others.
     _switch: Namespace,
@@ -77,6 +78,7 @@ impl<'a> Lab<'a> {
             switch.ip(&format!("link set {port} master br0"));
         }
         let arbiter = scene.path(&scene.unique("arbiter"));
+        fs::create_dir(&arbiter).expect("a folder");
         Lab { scene, client, primary, secondary, arbiter, _switch: switch }
     }
 
@@ -119,8 +121,24 @@ impl<'a> Lab<'a> {
 
     /// The file of the arbiter.
     #[must_use]
-    pub fn arbiter(&self) -> &Path {
-        &self.arbiter
+    pub fn arbiter(&self) -> PathBuf {
+        self.arbiter.join("record")
+    }
+
+    /// Takes the arbiter away, as a file server that is gone would.
+    ///
+    /// # Panics
+    /// If it is away already.
+    pub fn hide_arbiter(&self) {
+        fs::rename(&self.arbiter, self.arbiter.with_extension("away")).expect("the arbiter's folder");
+    }
+
+    /// Brings it back after [`Lab::hide_arbiter`].
+    ///
+    /// # Panics
+    /// If it is not away.
+    pub fn show_arbiter(&self) {
+        fs::rename(self.arbiter.with_extension("away"), &self.arbiter).expect("the arbiter's folder");
     }
 
     /// What the arbiter has on record.
@@ -131,6 +149,37 @@ impl<'a> Lab<'a> {
     pub fn arbiter_record(&self) -> Value {
         let record = fs::read(self.arbiter()).expect("the arbiter's file");
         serde_json::from_slice(&record).expect("the arbiter's file is JSON")
+    }
+
+    /// Waits until `node` runs the guest without protection, and checks that it does so in this term and that the arbiter
+    /// says so too.
+    ///
+    /// # Panics
+    /// If anything of it is otherwise.
+    pub fn must_be_alone(&self, node: &Node, term: u64) -> Status {
+        let alone = |status: &Status| status.role == Role::Primary && status.more["mode"] == "solo";
+        let status = node.wait_until("alone with its guest", alone);
+        assert_eq!(status.term, term, "one takeover is one term: {status:?}");
+        assert_eq!((status.protected, status.divergences), (false, 0), "{status:?}");
+        let record = self.arbiter_record();
+        assert_eq!((&record["mode"], &record["term"]), (&"solo".into(), &term.into()), "{record}");
+        status
+    }
+
+    /// Both hosts.
+    #[must_use]
+    pub fn sites(&self) -> [&Site; 2] {
+        [&self.primary, &self.secondary]
+    }
+
+    /// Pulls the cable of the link. Nobody is told but the two network cards.
+    pub fn cut_link(&self) {
+        self.primary.namespace.ip(&format!("link set {LINK} down"));
+    }
+
+    /// Plugs it in again.
+    pub fn mend_link(&self) {
+        self.primary.namespace.ip(&format!("link set {LINK} up"));
     }
 
     /// Bytes that crossed the link, both directions, with all headers.

@@ -18,13 +18,17 @@
 //!
 //! | variable | what it counts | default |
 //! |---|---|---|
-//! | `ECHOVISOR_KILLS` | kills of a primary under load | 3 |
+//! | `ECHOVISOR_KILLS` | kills of a node under load, in each test that kills | 3 |
+//! | `ECHOVISOR_FAULTS` | every other fault | 1 |
 //! | `ECHOVISOR_REQUESTS` | requests of one run of redis-benchmark | 5000 |
 //! | `ECHOVISOR_RUNS` | recordings of the same load | 1 |
 //! | `ECHOVISOR_SEED` | none: it repeats a run's random numbers | random |
 
+mod account;
+mod capture;
 mod clients;
 pub mod elf;
+mod freeze;
 mod lab;
 mod load;
 mod namespace;
@@ -35,7 +39,10 @@ mod scene;
 mod size;
 mod wait;
 
+pub use account::Account;
+pub use capture::{Capture, Frame};
 pub use clients::{Measured, Replayed};
+pub use freeze::Frozen;
 pub use lab::{CLIENT, GUEST, Lab, Site};
 pub use load::{Load, Verdict};
 pub use namespace::{Namespace, Traffic};

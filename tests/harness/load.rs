@@ -36,6 +36,8 @@ pub struct Load {
 #[derive(Debug, Default)]
 struct Shared {
     replies: AtomicU64,
+    /// The longest silence since somebody asked, nanoseconds.
+    silence: AtomicU64,
     finish: AtomicBool,
 }
 
@@ -77,6 +79,12 @@ impl Load {
     #[must_use]
     pub fn replies(&self) -> u64 {
         self.shared.replies.load(Ordering::Relaxed)
+    }
+
+    /// The longest time without a reply on any connection that has ended since this was asked last.
+    #[must_use]
+    pub fn longest_silence(&self) -> Duration {
+        Duration::from_nanos(self.shared.silence.swap(0, Ordering::Relaxed))
     }
 
     /// Waits for so many more replies.
@@ -125,7 +133,10 @@ impl Runner {
             }
             self.send();
             if self.receive() {
-                longest_silence = longest_silence.max(last_reply.elapsed());
+                let silence = last_reply.elapsed();
+                longest_silence = longest_silence.max(silence);
+                let nanos = u64::try_from(silence.as_nanos()).unwrap_or(u64::MAX);
+                shared.silence.fetch_max(nanos, Ordering::Relaxed);
                 last_reply = Instant::now();
                 shared.replies.store(self.model.tally().replies, Ordering::Relaxed);
             }

@@ -33,8 +33,15 @@ impl Lab<'_> {
     /// A primary at `site` that waits for a secondary before its guest starts.
     #[must_use]
     pub fn primary(&self, site: &Site, guest: Guest) -> Node {
+        self.primary_with(site, guest, &[])
+    }
+
+    /// The same, with more arguments.
+    #[must_use]
+    pub fn primary_with(&self, site: &Site, guest: Guest, more: &[&str]) -> Node {
         let protection = ["--wait-for-secondary", "--listen", &link_address(site)].map(String::from);
-        self.node(site, "primary", &[&guest.words(), &protection])
+        let more: Vec<String> = more.iter().map(ToString::to_string).collect();
+        self.node(site, "primary", &[&guest.words(), &protection, &more])
     }
 
     /// A primary at `site` that nobody protects, and that logs nothing.

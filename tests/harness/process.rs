@@ -41,6 +41,12 @@ impl Process {
         &self.name
     }
 
+    /// Its number in this process namespace.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has said.
     #[must_use]
     pub fn said(&self) -> String {
