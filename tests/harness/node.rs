@@ -53,8 +53,15 @@ impl Lab<'_> {
     /// A secondary at `site` that joins the primary at `other`.
     #[must_use]
     pub fn secondary(&self, site: &Site, other: &Site) -> Node {
+        self.secondary_with(site, other, &[])
+    }
+
+    /// The same, with more arguments.
+    #[must_use]
+    pub fn secondary_with(&self, site: &Site, other: &Site, more: &[&str]) -> Node {
         let addresses = ["--join", &link_address(other), "--listen", &link_address(site)].map(String::from);
-        self.node(site, "secondary", &[&addresses])
+        let more: Vec<String> = more.iter().map(ToString::to_string).collect();
+        self.node(site, "secondary", &[&addresses, &more])
     }
 
     /// A primary and its secondary, the guest protected.

@@ -7,9 +7,11 @@ mod arbiter_gone;
 mod full_disk;
 mod kills_in_turn;
 mod link_cut;
+mod output_rule;
 mod paused_primary;
 mod secondary_kills;
 mod stalled_secondary;
+mod wire;
 
 use echovisor_tests::size;
 
