@@ -5,6 +5,7 @@
 
 mod arbiter_gone;
 mod full_disk;
+mod handshake;
 mod kills_in_turn;
 mod link_cut;
 mod output_rule;
