@@ -1,9 +1,10 @@
 //! `echovisor check-host`: what this host offers, and what is missing, with the remedy.
 
-use std::{fmt::Write, fs, io, path::Path};
+use std::{fmt::Write, fs, io};
 
 use clap::Args;
-use kvm_ioctls::{Cap, Kvm};
+use echovisor_machine::cpu::kvm::{Flavour, NEEDED};
+use kvm_ioctls::Kvm;
 use serde::Serialize;
 
 use crate::{
@@ -146,23 +147,20 @@ fn kvm_checks() -> Vec<Check> {
     checks
 }
 
-/// What the machine needs of KVM.
-const NEEDED: &[Cap] = echovisor_machine::cpu::kvm::NEEDED;
-
 /// Which KVM it is. All of them run the built-in guests.
 fn flavour() -> Check {
-    let loaded = |module: &str| Path::new("/sys/module").join(module).exists();
     let name = "kind of KVM";
-    if loaded("kvm_intel") {
-        Check::ok(name, "VT-x")
-    } else if loaded("kvm_amd") {
-        Check::ok(name, "SVM")
-    } else if loaded("kvm_pvm") {
-        let found = "PVM: built-in guests run; Linux guests do not, because it interprets their kernel";
-        Check::limited(name, found, "for Linux guests, use a host with VT-x or SVM")
-    } else {
-        let found = "unknown: neither VT-x nor SVM";
-        Check::limited(name, found, "try `echovisor demo`; please report what it says")
+    match Flavour::of_host() {
+        Flavour::Vmx => Check::ok(name, "VT-x"),
+        Flavour::Svm => Check::ok(name, "SVM"),
+        Flavour::Pvm => {
+            let found = "PVM: built-in guests run; Linux guests do not, because it interprets their kernel";
+            Check::limited(name, found, "for Linux guests, use a host with VT-x or SVM")
+        }
+        Flavour::Unknown => {
+            let found = "unknown: neither VT-x nor SVM";
+            Check::limited(name, found, "try `echovisor demo`; please report what it says")
+        }
     }
 }
 

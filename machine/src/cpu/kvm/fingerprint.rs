@@ -32,7 +32,7 @@ impl Fingerprint {
         let text = format!(
             "{} family {family:#x} model {model:#x} stepping {stepping}, KVM {}, CPUID {}",
             host.vendor(),
-            flavour(),
+            Flavour::of_host(),
             &table.as_str()[..16],
         );
         Ok(Fingerprint { text })
@@ -51,13 +51,40 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// Which backend the kernel's KVM runs on, by the module that is loaded.
-fn flavour() -> &'static str {
-    let loaded = |module: &str| Path::new("/sys/module").join(module).exists();
-    match () {
-        () if loaded("kvm_pvm") => "pvm",
-        () if loaded("kvm_intel") => "vmx",
-        () if loaded("kvm_amd") => "svm",
-        () => "unknown",
+/// Which backend the kernel's KVM runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// Intel's VT-x.
+    Vmx,
+    /// AMD's SVM.
+    Svm,
+    /// No hardware virtualisation: page tables of the guest's own, and an interpreter for its ring 0.
+    Pvm,
+    /// None of these.
+    Unknown,
+}
+
+impl Flavour {
+    /// That of this host, by the module that is loaded.
+    #[must_use]
+    pub fn of_host() -> Flavour {
+        let loaded = |module: &str| Path::new("/sys/module").join(module).exists();
+        match () {
+            () if loaded("kvm_pvm") => Flavour::Pvm,
+            () if loaded("kvm_intel") => Flavour::Vmx,
+            () if loaded("kvm_amd") => Flavour::Svm,
+            () => Flavour::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Flavour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Flavour::Vmx => "vmx",
+            Flavour::Svm => "svm",
+            Flavour::Pvm => "pvm",
+            Flavour::Unknown => "unknown",
+        })
     }
 }

@@ -15,7 +15,7 @@ use kvm_bindings::{kvm_mp_state, kvm_run, kvm_userspace_memory_region, kvm_xcr, 
 use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuExit, VcpuFd, VmFd};
 
 pub use self::{
-    fingerprint::Fingerprint,
+    fingerprint::{Fingerprint, Flavour},
     kick::Kicker,
     state::{DebugRegs, Events, Exception, Fpu, Interrupt, KvmState, Msr, Nmi, Regs, Segment, Sregs, Table},
 };
@@ -28,6 +28,7 @@ pub struct KvmCpu {
     /// The page that `vcpu` shares with the kernel.
     run: NonNull<kvm_run>,
     kicker: Kicker,
+    flavour: Flavour,
     // KVM maps the guest's memory until the VM is gone: fields are dropped in order.
     _vm: VmFd,
     _memory: Memory,
@@ -50,6 +51,10 @@ pub const NEEDED: &[Cap] = &[
     msr::NEEDED[0],
     msr::NEEDED[1],
 ];
+
+/// The type of a task state segment that is not busy. SVM does not look whether the one in use is, and KVM always reports
+/// that it is; but the SVM that QEMU emulates takes a busy one for none, and closes all ports.
+const AVAILABLE_TSS: u8 = 9;
 
 impl KvmCpu {
     /// Opens `/dev/kvm`, checks what it offers, and makes a virtual machine with `memory` at address zero.
@@ -76,7 +81,8 @@ impl KvmCpu {
         // Every exit shows the instruction pointer, without a call of its own.
         vcpu.set_sync_valid_reg(SyncReg::Register);
         let run = NonNull::from(vcpu.get_kvm_run());
-        Ok(KvmCpu { kicker: Kicker::new(run), run, vcpu, _vm: vm, _memory: memory.clone() })
+        let (kicker, flavour) = (Kicker::new(run), Flavour::of_host());
+        Ok(KvmCpu { vcpu, run, kicker, flavour, _vm: vm, _memory: memory.clone() })
     }
 
     /// A handle by which other threads call the vCPU out of the guest.
@@ -112,7 +118,11 @@ impl KvmCpu {
         let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
         xcrs.xcrs[0] = kvm_xcr { xcr: 0, reserved: 0, value: state.xcr0 };
         // Segments and EFER first: what the other calls accept depends on the mode.
-        self.vcpu.set_sregs(&state.sregs.into()).map_err(call("KVM_SET_SREGS"))?;
+        let mut sregs = state.sregs;
+        if self.flavour == Flavour::Svm {
+            sregs.tr.type_ = AVAILABLE_TSS;
+        }
+        self.vcpu.set_sregs(&sregs.into()).map_err(call("KVM_SET_SREGS"))?;
         self.vcpu.set_regs(&state.regs.into()).map_err(call("KVM_SET_REGS"))?;
         self.vcpu.set_xcrs(&xcrs).map_err(call("KVM_SET_XCRS"))?;
         // SAFETY: without features enabled by arch_prctl the state is no larger than `struct kvm_xsave`.
