@@ -8,7 +8,7 @@ use echovisor_log::{
     limits::{BODY_MAX, VERSION},
     link::{
         Ack, Address, Fingerprint, Heartbeat, Hello, Link, LinkError, Listener, Message, Ours, Plaintext,
-        RefuseCode, Resume, WireError, accept, dial, greet, refuse, welcome,
+        Refuse, RefuseCode, Resume, WireError, accept, dial, greet, welcome,
     },
 };
 use tempfile::TempDir;
@@ -69,7 +69,7 @@ async fn two_nodes_meet_over_tcp_and_unix() {
         let mut link = listener.accept().await.unwrap();
         let hello = accept(&mut link, &ours(), LATER).await.unwrap();
         assert_eq!(hello.resume, Some(Resume { segment: 7, sequence: 70 }));
-        welcome(&mut link, &ours(), true, LATER).await.unwrap();
+        link.sender.send(&Message::Welcome(welcome(&ours(), true))).await.unwrap();
         let expected = Ack { sequence: 9, executed: Position(1000), echo: 17, durable: true };
         assert_eq!(link.receiver.receive().await.unwrap(), Message::Ack(expected));
         link.sender.send(&Message::Batch(&vec![5; BODY_MAX])).await.unwrap();
@@ -113,7 +113,7 @@ async fn a_secondary_checks_who_welcomes_it() {
     ];
     for wrong in cases {
         let (mut here, mut there) = pair();
-        welcome(&mut here, &wrong, false, LATER).await.unwrap();
+        here.sender.send(&Message::Welcome(welcome(&wrong, false))).await.unwrap();
         let error = greet(&mut there, &hello(), LATER).await.unwrap_err();
         let named = matches!(
             error,
@@ -122,7 +122,8 @@ async fn a_secondary_checks_who_welcomes_it() {
         assert!(named, "{error}");
     }
     let (mut here, mut there) = pair();
-    refuse(&mut here, RefuseCode::Busy, "one is enough".to_owned()).await.unwrap();
+    let refusal = Refuse { code: RefuseCode::Busy, text: "one is enough".to_owned() };
+    here.sender.send(&Message::Refuse(refusal)).await.unwrap();
     let error = greet(&mut there, &hello(), LATER).await.unwrap_err();
     assert!(
         matches!(error, LinkError::Refused { code: RefuseCode::Busy, .. }) && error.hint().is_some(),
@@ -130,7 +131,7 @@ async fn a_secondary_checks_who_welcomes_it() {
     );
     // Without a virtual machine in mind, any will do.
     let (mut here, mut there) = pair();
-    welcome(&mut here, &ours(), false, LATER).await.unwrap();
+    here.sender.send(&Message::Welcome(welcome(&ours(), false))).await.unwrap();
     greet(&mut there, &Hello { vm: None, ..hello() }, LATER).await.unwrap();
 }
 

@@ -51,8 +51,8 @@ impl Archive {
     ///
     /// # Errors
     /// As [`Archive::begin`].
-    pub fn append(&self, head: Head, batch: Batch, body: &[u8]) -> Result<(), Failed> {
-        self.items.send(Item::Append(head, batch, body.to_vec())).map_err(|_| Failed)
+    pub fn append(&self, head: Head, batch: Batch, body: Vec<u8>) -> Result<(), Failed> {
+        self.items.send(Item::Append(head, batch, body)).map_err(|_| Failed)
     }
 
     /// Whether something can be handed over without waiting for the disk.

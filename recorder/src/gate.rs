@@ -1,8 +1,9 @@
 //! The commit gate: the only place where an effect leaves.
 //!
-//! An effect made by the step that led to position E depends on events before E. It is *held* until everyone whose
-//! acknowledgement is required holds the log up to the watermark E, is then *acknowledged*, and is *released* when it is handed to the outside, in order. What is
-//! required changes only through [`Gate::require`], which the arbiter's answer must precede.
+//! An effect made by the step that led to position E depends on events before E. While the guest is protected, it is *held*
+//! until the secondary holds the log up to the watermark E, is then *acknowledged*, and is *released* when it is handed to the
+//! outside, in order. What is required changes only through [`Gate::protect`] and [`Gate::unprotect`], which the arbiter's
+//! answer must precede.
 
 use std::{
     collections::VecDeque,
@@ -21,24 +22,6 @@ pub const HELD_MAX: usize = 16 << 20;
 pub trait Outlet: Send {
     /// Hands an effect to the outside. What the outside does not take is lost, as on any network.
     fn release(&mut self, effect: Effect<'_>);
-}
-
-/// Whose acknowledgement an effect needs before it leaves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Required {
-    /// The secondary holds the log.
-    pub peer: bool,
-    /// The log is on this host's disk.
-    pub disk: bool,
-}
-
-/// Who acknowledges.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The secondary.
-    Peer,
-    /// This host's disk.
-    Disk,
 }
 
 /// What has passed.
@@ -60,12 +43,13 @@ pub struct Gate {
 
 struct Inner {
     outlet: Box<dyn Outlet>,
-    required: Required,
-    /// What each source has acknowledged; `None` before it acknowledged anything.
-    peer: Option<Position>,
-    disk: Option<Position>,
-    /// Until when the secondary has promised not to take over; `None` means that no promise is needed.
-    lease: Option<Lease>,
+    clock: Box<dyn Fn() -> Duration + Send>,
+    /// The secondary's acknowledgement is required.
+    protected: bool,
+    /// What it has acknowledged; `None` before it acknowledged anything.
+    acknowledged: Option<Position>,
+    /// Until when the secondary has promised not to take over, on the gate's clock.
+    lease: Option<Duration>,
     /// Nothing is released any more: another primary runs the guest.
     fenced: bool,
     held: VecDeque<Held>,
@@ -93,21 +77,19 @@ enum HeldKind {
     PowerOff(u32),
 }
 
-/// Until when the secondary has promised not to take over, on CLOCK_BOOTTIME, which also runs while the host sleeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lease {
-    /// The clock's reading at which it ends, since the host's boot.
-    pub until: Duration,
-}
-
 impl Gate {
-    /// A gate that requires nothing.
+    /// A gate that requires nothing. Its lease is measured on CLOCK_BOOTTIME, which also runs while the host sleeps.
     pub fn new(outlet: Box<dyn Outlet>) -> Gate {
+        Gate::with_clock(outlet, boot_time)
+    }
+
+    /// The same, on another clock.
+    pub fn with_clock(outlet: Box<dyn Outlet>, clock: impl Fn() -> Duration + Send + 'static) -> Gate {
         let inner = Inner {
             outlet,
-            required: Required::default(),
-            peer: None,
-            disk: None,
+            clock: Box::new(clock),
+            protected: false,
+            acknowledged: None,
             lease: None,
             fenced: false,
             held: VecDeque::new(),
@@ -135,41 +117,36 @@ impl Gate {
         }
     }
 
-    /// `source` holds the log up to the watermark `position`. Releases what that was awaited for.
-    pub fn acknowledge(&self, source: Source, position: Position) {
+    /// The secondary holds the log up to the watermark `position`. Releases what that was awaited for.
+    pub fn acknowledge(&self, position: Position) {
         let mut inner = self.lock();
-        let acknowledged = match source {
-            Source::Peer => &mut inner.peer,
-            Source::Disk => &mut inner.disk,
-        };
-        *acknowledged = (*acknowledged).max(Some(position));
+        inner.acknowledged = inner.acknowledged.max(Some(position));
         inner.release_ready();
         self.room.notify_all();
     }
 
-    /// Changes whose acknowledgement is required, from now on and for what waits, and returns the position of the newest
-    /// effect that has left already. To require less is only right after the arbiter has agreed.
-    pub fn require(&self, required: Required) -> Position {
+    /// Requires the acknowledgement of a secondary, which has acknowledged nothing yet and promises until `lease` not to take
+    /// over, from now on and of what waits. Returns the position of the newest effect that has left already.
+    pub fn protect(&self, lease: Duration) -> Position {
         let mut inner = self.lock();
-        // What a source acknowledged before it was required does not count: it may be another one now.
-        if required.peer && !inner.required.peer {
-            inner.peer = None;
-        }
-        if required.disk && !inner.required.disk {
-            inner.disk = None;
-        }
-        if !required.peer {
-            inner.lease = None;
-        }
-        inner.required = required;
-        inner.release_ready();
-        self.room.notify_all();
+        inner.protected = true;
+        inner.acknowledged = None;
+        inner.lease = Some(lease);
         inner.newest
     }
 
-    /// Extends the time for which the secondary has promised not to take over. While the peer is required and the lease
-    /// has run out, nothing is released.
-    pub fn renew(&self, lease: Lease) {
+    /// Requires nobody's acknowledgement any more. That is only right after the arbiter has agreed.
+    pub fn unprotect(&self) {
+        let mut inner = self.lock();
+        inner.protected = false;
+        inner.lease = None;
+        inner.release_ready();
+        self.room.notify_all();
+    }
+
+    /// The secondary has promised not to take over before `lease`. While the guest is protected and the lease has run out,
+    /// nothing is released.
+    pub fn renew(&self, lease: Duration) {
         let mut inner = self.lock();
         inner.lease = Some(lease);
         inner.release_ready();
@@ -220,11 +197,9 @@ impl Gate {
 
 impl Inner {
     fn may_release(&self, at: Position) -> bool {
-        let acknowledged = |required: bool, by: Option<Position>| !required || by.is_some_and(|by| by >= at);
-        !self.fenced
-            && acknowledged(self.required.peer, self.peer)
-            && acknowledged(self.required.disk, self.disk)
-            && self.lease.is_none_or(|lease| boot_time() < lease.until)
+        let acknowledged = || self.acknowledged.is_some_and(|acknowledged| acknowledged >= at);
+        let leased = || self.lease.is_some_and(|lease| (self.clock)() < lease);
+        !self.fenced && (!self.protected || acknowledged() && leased())
     }
 
     /// A guest that writes to its console makes an effect of every byte: what lies around them counts as well.
@@ -311,7 +286,7 @@ mod tests {
         (Gate::new(Box::new(Sink(sender))), receiver)
     }
 
-    const PEER: Required = Required { peer: true, disk: false };
+    const LONG: Duration = Duration::from_secs(u32::MAX as u64);
 
     fn frame(gate: &Gate, at: u64, bytes: &[u8]) {
         gate.pass(Position(at), Effect::Frame(bytes));
@@ -328,38 +303,27 @@ mod tests {
     #[test]
     fn an_effect_waits_for_the_log_behind_it_and_no_longer() {
         let (gate, out) = gate();
-        gate.require(PEER);
+        gate.protect(LONG);
         frame(&gate, 5, b"five");
         frame(&gate, 5, b"again");
         frame(&gate, 7, b"seven");
-        gate.acknowledge(Source::Peer, Position(4));
+        gate.acknowledge(Position(4));
         assert!(out.try_recv().is_err(), "position 5 is not acknowledged");
-        gate.acknowledge(Source::Peer, Position(6));
+        gate.acknowledge(Position(6));
         assert_eq!(out.try_iter().collect::<Vec<_>>(), [b"five".to_vec(), b"again".to_vec()]);
         assert_eq!(gate.released(Position(8)), Position(6), "everything before the first that waits");
-        gate.acknowledge(Source::Peer, Position(7));
+        gate.acknowledge(Position(7));
         assert_eq!(out.try_recv().unwrap(), b"seven");
         assert_eq!(gate.released(Position(8)), Position(8));
     }
 
     #[test]
-    fn all_that_are_required_must_acknowledge() {
-        let (gate, out) = gate();
-        gate.require(Required { peer: true, disk: true });
-        frame(&gate, 1, b"x");
-        gate.acknowledge(Source::Peer, Position(1));
-        assert!(out.try_recv().is_err());
-        gate.acknowledge(Source::Disk, Position(1));
-        assert_eq!(out.try_recv().unwrap(), b"x");
-    }
-
-    #[test]
     fn an_old_acknowledgement_does_not_count_for_a_new_peer() {
         let (gate, out) = gate();
-        gate.require(PEER);
-        gate.acknowledge(Source::Peer, Position(100));
-        gate.require(Required::default());
-        gate.require(PEER);
+        gate.protect(LONG);
+        gate.acknowledge(Position(100));
+        gate.unprotect();
+        gate.protect(LONG);
         frame(&gate, 50, b"x");
         assert!(out.try_recv().is_err());
     }
@@ -367,22 +331,21 @@ mod tests {
     #[test]
     fn a_lease_that_ran_out_holds_what_is_acknowledged() {
         let (gate, out) = gate();
-        gate.require(PEER);
-        gate.acknowledge(Source::Peer, Position(9));
-        gate.renew(Lease { until: Duration::ZERO });
+        gate.protect(Duration::ZERO);
+        gate.acknowledge(Position(9));
         frame(&gate, 9, b"late");
         assert!(out.try_recv().is_err());
-        gate.renew(Lease { until: boot_time() + Duration::from_secs(3600) });
+        gate.renew(boot_time() + Duration::from_secs(3600));
         assert_eq!(out.try_recv().unwrap(), b"late");
     }
 
     #[test]
     fn a_fence_is_final() {
         let (gate, out) = gate();
-        gate.require(PEER);
+        gate.protect(LONG);
         frame(&gate, 1, b"held");
         gate.fence();
-        gate.require(Required::default());
+        gate.unprotect();
         frame(&gate, 2, b"later");
         assert!(out.try_recv().is_err());
     }
@@ -390,17 +353,17 @@ mod tests {
     #[test]
     fn a_power_off_passes_the_gate_like_any_effect() {
         let (gate, _out) = gate();
-        gate.require(PEER);
+        gate.protect(LONG);
         gate.pass(Position(3), Effect::PowerOff(7));
         assert_eq!(gate.powered_off(), None);
-        gate.acknowledge(Source::Peer, Position(3));
+        gate.acknowledge(Position(3));
         assert_eq!(gate.powered_off(), Some(7));
     }
 
     #[test]
     fn the_guest_waits_when_too_much_does() {
         let (gate, out) = gate();
-        gate.require(PEER);
+        gate.protect(LONG);
         let gate = Arc::new(gate);
         let guest = {
             let gate = gate.clone();
@@ -415,7 +378,7 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(!guest.is_finished());
-        gate.acknowledge(Source::Peer, Position(u64::MAX));
+        gate.acknowledge(Position(u64::MAX));
         guest.join().unwrap();
         assert_eq!(out.try_iter().count(), HELD_MAX / 9000 + 10);
     }

@@ -27,6 +27,15 @@ pub enum ArbiterError {
         /// The system's word for it.
         source: io::Error,
     },
+    /// Another node has been changing the record for so long that it may have been stopped while it did.
+    #[error("arbiter: {file} is being changed by another node")]
+    Busy {
+        /// The file.
+        file: PathBuf,
+    },
+    /// There is no record where there was one.
+    #[error("arbiter: the record is gone")]
+    Missing,
     /// The file holds no record.
     #[error("arbiter: {file} is not a record: {problem}")]
     Invalid {
@@ -52,6 +61,12 @@ impl ArbiterError {
                 io::ErrorKind::StorageFull => "free space on the file system of the arbiter's file",
                 _ => return None,
             },
+            ArbiterError::Busy { .. } => {
+                "see whether a node of this virtual machine is stopped, and let it go on or end it"
+            }
+            ArbiterError::Missing => {
+                "bring the arbiter's file back; only if no node runs this virtual machine may a start make a new one"
+            }
             ArbiterError::Invalid { .. } => {
                 "make sure that no node runs this virtual machine, then remove the file: the next start makes a new one"
             }

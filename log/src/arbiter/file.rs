@@ -1,13 +1,19 @@
 //! An arbiter in a file, for nodes that see the same file system: lock, read, write, fsync, rename.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    thread::sleep,
+    time::Duration,
 };
 
 use super::{Arbiter, ArbiterError, CasOutcome, Record, record::TEXT_MAX};
+
+/// How often to look whether the lock is free, and how long to wait in between: together much longer than a change takes.
+const LOCK_ATTEMPTS: u32 = 200;
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
 /// Keeps the record in a file; a file beside it, `PATH.lock`, orders those who change it.
 #[derive(Debug)]
@@ -29,12 +35,19 @@ impl FileArbiter {
         name.into()
     }
 
-    /// Takes the lock; it is released when the file is closed, also by the death of its process.
+    /// Takes the lock; it is released when the file is closed, also by the death of its process. A process that is only
+    /// stopped keeps it, so nobody waits for it long.
     fn lock(&self) -> Result<File, ArbiterError> {
         let path = self.beside(".lock");
         let file = open(&path).map_err(io_error("opening", &path))?;
-        file.lock().map_err(io_error("locking", &path))?;
-        Ok(file)
+        for _ in 0..LOCK_ATTEMPTS {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) => sleep(LOCK_PAUSE),
+                Err(TryLockError::Error(error)) => return Err(io_error("locking", &path)(error)),
+            }
+        }
+        Err(ArbiterError::Busy { file: self.path.clone() })
     }
 
     fn load(&self) -> Result<Option<Record>, ArbiterError> {

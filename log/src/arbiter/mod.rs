@@ -2,11 +2,13 @@
 //! every start, takeover and loss of a peer passes through it, so that two nodes that no longer hear each other can't both
 //! go on.
 
+mod asking;
 mod error;
 mod file;
 mod record;
 pub mod rules;
 
+pub use asking::{ASK_AGAIN, Answer, Asking, Call, Question, ask};
 pub use error::ArbiterError;
 pub use file::FileArbiter;
 pub use record::{Mode, Record};

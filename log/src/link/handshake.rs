@@ -50,29 +50,16 @@ pub async fn accept(link: &mut Link, ours: &Ours, timeout: Duration) -> Result<H
     .await
 }
 
-/// The primary's side, second half: tells whether the log goes on where the hello asked for.
-///
-/// # Errors
-///
-/// [`LinkError::Io`], [`LinkError::Timeout`].
-pub async fn welcome(
-    link: &mut Link,
-    ours: &Ours,
-    resumed: bool,
-    timeout: Duration,
-) -> Result<(), LinkError> {
+/// The primary's side, second half: the answer to a hello that it accepts. `resumed`: the log goes on where the hello asked
+/// for.
+#[must_use]
+pub fn welcome(ours: &Ours, resumed: bool) -> Welcome {
     let Ours { vm, node, term, fingerprint } = ours;
-    let (vm, node, term, fingerprint) = (*vm, *node, *term, fingerprint.digest);
-    let message = Message::Welcome(Welcome { version: VERSION, vm, node, term, fingerprint, resumed });
-    within(timeout, link.sender.send(&message)).await
+    Welcome { version: VERSION, vm: *vm, node: *node, term: *term, fingerprint: fingerprint.digest, resumed }
 }
 
 /// Tells the peer why it gets no further. Close the link afterwards.
-///
-/// # Errors
-///
-/// [`LinkError::Io`].
-pub async fn refuse(link: &mut Link, code: RefuseCode, text: String) -> Result<(), LinkError> {
+async fn refuse(link: &mut Link, code: RefuseCode, text: String) -> Result<(), LinkError> {
     link.sender.send(&Message::Refuse(Refuse { code, text })).await
 }
 
@@ -94,7 +81,12 @@ pub async fn greet(link: &mut Link, hello: &Hello, timeout: Duration) -> Result<
     .await
 }
 
-fn check_hello(hello: &Hello, ours: &Ours) -> Result<(), LinkError> {
+/// Whether who says `hello` fits to this primary.
+///
+/// # Errors
+///
+/// [`LinkError::WrongVm`], [`LinkError::Fingerprint`], [`LinkError::Superseded`].
+pub fn check_hello(hello: &Hello, ours: &Ours) -> Result<(), LinkError> {
     if let Some(there) = hello.vm.filter(|vm| *vm != ours.vm) {
         return Err(LinkError::WrongVm { here: ours.vm, there });
     }
@@ -107,7 +99,12 @@ fn check_hello(hello: &Hello, ours: &Ours) -> Result<(), LinkError> {
     Ok(())
 }
 
-fn check_welcome(welcome: &Welcome, hello: &Hello) -> Result<(), LinkError> {
+/// Whether the primary that answers is one for who said `hello`.
+///
+/// # Errors
+///
+/// As [`check_hello`].
+pub fn check_welcome(welcome: &Welcome, hello: &Hello) -> Result<(), LinkError> {
     if let Some(here) = hello.vm.filter(|vm| *vm != welcome.vm) {
         return Err(LinkError::WrongVm { here, there: welcome.vm });
     }

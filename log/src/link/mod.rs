@@ -15,7 +15,7 @@ pub use address::{Address, Listener, Plaintext, dial};
 pub use clock::boot_time;
 pub use error::LinkError;
 pub use framed::{Link, Receiver, Sender, Traffic, flush_or_wait, receive_or_wait};
-pub use handshake::{Ours, accept, greet, refuse, welcome};
+pub use handshake::{Ours, accept, check_hello, check_welcome, greet, welcome};
 pub use kind::{MessageKind, WireError};
 pub use message::{
     Ack, Diverged, Fingerprint, Heartbeat, Hello, ImageBegin, Message, Ready, Refuse, RefuseCode, Resume,

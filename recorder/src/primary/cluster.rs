@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use echovisor_log::{
-    arbiter::{Arbiter, ArbiterError, CasOutcome, Record},
+    arbiter::{Arbiter, Record},
     link::{Hello, Link, Listener, Ours, accept},
 };
 use tokio::task::JoinSet;
@@ -16,8 +16,8 @@ const HANDSHAKE: Duration = Duration::from_secs(2);
 /// Connections that may be saying who they are at the same time; others wait in the system's queue.
 const HANDSHAKES: usize = 8;
 
-/// How long to wait before an arbiter that gave no answer is asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// How long to wait before connections are taken again after that failed.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Where secondaries join, and who decides which node may run the guest.
 pub struct Cluster {
@@ -48,7 +48,7 @@ pub(super) fn listen(listener: Listener, ours: Ours) -> (JoinSet<()>, flume::Rec
                 Err(error) => {
                     // Out of descriptors, or a connection that was gone again: neither is a reason to stop listening.
                     tracing::warn!("{error}");
-                    tokio::time::sleep(ASK_AGAIN).await;
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
                     continue;
                 }
             };
@@ -64,40 +64,4 @@ pub(super) fn listen(listener: Listener, ours: Ours) -> (JoinSet<()>, flume::Rec
         }
     });
     (listening, joiners)
-}
-
-/// The arbiter's answer to a compare-and-set: done, or the record that is there instead.
-pub(super) type Answer = Result<(), Option<Record>>;
-
-/// Replaces the arbiter's record and goes on asking until the answer is certain. The answer comes through the channel.
-pub(super) fn compare_and_set(
-    arbiter: Arc<dyn Arbiter>,
-    from: Record,
-    to: Record,
-    answers: flume::Sender<Answer>,
-) {
-    tokio::task::spawn_blocking(move || {
-        // Nobody to hear the answer means that the node is ending.
-        while !answers.is_disconnected() {
-            match settle(&*arbiter, &from, &to) {
-                Ok(answer) => {
-                    let _ = answers.send(answer);
-                    return;
-                }
-                Err(error) => {
-                    tracing::error!("no answer from the arbiter, effects wait: {error}");
-                    std::thread::sleep(ASK_AGAIN);
-                }
-            }
-        }
-    });
-}
-
-/// One attempt. An earlier one, of which no answer came, may have succeeded: then the record is the new one already.
-fn settle(arbiter: &dyn Arbiter, from: &Record, to: &Record) -> Result<Answer, ArbiterError> {
-    match arbiter.compare_and_set(Some(from), to)? {
-        CasOutcome::Won => Ok(Ok(())),
-        CasOutcome::Lost(Some(present)) if present == *to => Ok(Ok(())),
-        CasOutcome::Lost(present) => Ok(Err(present)),
-    }
 }

@@ -1,11 +1,13 @@
 //! The node that runs a guest: what surrounds the guest's thread.
 
 mod cluster;
+mod engine;
 mod node;
 mod peer;
 pub mod protocol;
 mod status;
 
 pub use cluster::Cluster;
+pub use engine::{Encoded, Engine, Order, Promise, Ticket};
 pub use node::{Command, Guest, Node, NodeError, Outcome};
 pub use status::Status;

@@ -1,11 +1,11 @@
-//! The secondary at the other end of the link, as the primary's node sees it.
+//! The secondary at the other end of the link, and what must be sent to it again if the link breaks.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
 use echovisor_event::{Digest, NodeId, Position};
 use echovisor_log::{
     SegmentStart,
-    link::{ImageBegin, Link, LinkError, Message, Receiver, Resume, Sender, Traffic},
+    link::{ImageBegin, LinkError, Message, Resume, Sender},
 };
 
 /// Bytes of the log that are kept for a secondary that may come back, or that wait for its socket. Beyond this the guest
@@ -35,10 +35,6 @@ impl Sent {
 pub(super) struct Peer {
     pub(super) node: NodeId,
     sender: Option<Sender>,
-    receiver: Option<Receiver>,
-    traffic: Arc<Traffic>,
-    /// Bytes of connections that are gone.
-    carried: u64,
     /// The log begins behind an image; before that, batches are not for this peer.
     pub(super) following: bool,
     /// The state that it was promised is not on its way yet.
@@ -54,14 +50,10 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(node: NodeId, link: Link) -> Peer {
-        let traffic = link.traffic();
+    pub(super) fn new(node: NodeId, sender: Sender) -> Peer {
         Peer {
             node,
-            sender: Some(link.sender),
-            receiver: Some(link.receiver),
-            traffic,
-            carried: 0,
+            sender: Some(sender),
             following: false,
             waits: false,
             next: 0,
@@ -78,12 +70,9 @@ impl Peer {
     }
 
     /// Goes on over a new connection, behind the batches that the secondary holds.
-    pub(super) fn resume(&mut self, link: Link, resume: Resume) -> Result<(), LinkError> {
-        self.carried += self.traffic.sent() + self.traffic.received();
-        self.traffic = link.traffic();
-        self.receiver = Some(link.receiver);
+    pub(super) fn resume(&mut self, sender: Sender, resume: Resume) -> Result<(), LinkError> {
         self.forget_before(resume.sequence);
-        let sender = self.sender.insert(link.sender);
+        let sender = self.sender.insert(sender);
         // The start of the segment in which it stopped is known to it.
         for sent in &self.kept {
             match sent {
@@ -174,7 +163,6 @@ impl Peer {
     /// Closes the connection; what is kept stays.
     pub(super) fn disconnect(&mut self) {
         self.sender = None;
-        self.receiver = None;
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -186,17 +174,8 @@ impl Peer {
         self.is_connected() && !self.following
     }
 
-    /// Bytes carried in both directions.
-    pub(super) fn bytes(&self) -> u64 {
-        self.carried + self.traffic.sent() + self.traffic.received()
-    }
-
-    /// Both halves, to wait for each: the next message, and the writing of what is queued. A half that has nothing to do
-    /// waits for ever.
-    pub(super) fn halves(peer: Option<&mut Peer>) -> (Option<&mut Sender>, Option<&mut Receiver>) {
-        match peer {
-            Some(peer) => (peer.sender.as_mut(), peer.receiver.as_mut()),
-            None => (None, None),
-        }
+    /// Where what is queued waits for its socket.
+    pub(super) fn sender(&mut self) -> Option<&mut Sender> {
+        self.sender.as_mut()
     }
 }

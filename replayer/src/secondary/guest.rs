@@ -46,8 +46,6 @@ pub(super) struct Guest<C> {
     pub(super) batches: flume::Sender<Arrived>,
     /// Batches to be filled again.
     pub(super) spare: flume::Receiver<Batch>,
-    /// The state that it began with.
-    pub(super) announced: ImageBegin,
     /// How far it is.
     pub(super) progress: Arc<Progress>,
     /// The end of loading.
@@ -58,15 +56,18 @@ pub(super) struct Guest<C> {
 
 impl<C: Cpu + Send + 'static> Guest<C> {
     /// Starts a thread that loads the state which `begin` announced and `bytes` hold, then follows.
-    pub(super) fn start(begin: ImageBegin, bytes: Vec<u8>, cpu: MakeCpu<C>) -> std::io::Result<Guest<C>> {
+    pub(super) fn start(
+        begin: ImageBegin,
+        bytes: Vec<u8>,
+        progress: Arc<Progress>,
+        cpu: MakeCpu<C>,
+    ) -> std::io::Result<Guest<C>> {
         let (sender, batches) = flume::bounded(DEPTH);
         let (used, spare) = flume::bounded(SPARE);
-        let progress = Arc::new(Progress::default());
         let (tell_loaded, loaded) = oneshot::channel();
         let (tell_end, ended) = oneshot::channel();
         let incoming = Incoming { batches, spare: used };
         let told = progress.clone();
-        let announced = begin.clone();
         thread::Builder::new().name("vcpu".into()).spawn(move || {
             let machine = match load(&begin, &bytes, cpu) {
                 Ok((machine, loaded)) => {
@@ -81,7 +82,7 @@ impl<C: Cpu + Send + 'static> Guest<C> {
             drop(bytes);
             let _ = tell_end.send(follow(machine, incoming, told));
         })?;
-        Ok(Guest { batches: sender, spare, announced, progress, loaded: Some(loaded), ended })
+        Ok(Guest { batches: sender, spare, progress, loaded: Some(loaded), ended })
     }
 }
 

@@ -74,10 +74,11 @@ impl Inbox {
         self.held
     }
 
-    /// Takes a message. A batch's records go into one of `spare`, if there is any.
+    /// Takes a message that came in at the moment `at`. A batch's records go into one of `spare`, if there is any.
     pub(super) fn take(
         &mut self,
         message: Message<'_>,
+        at: Instant,
         spare: Option<&flume::Receiver<Batch>>,
     ) -> Result<Received, Unfit> {
         match message {
@@ -128,7 +129,7 @@ impl Inbox {
                 place.sequence = head.sequence.saturating_add(1);
                 self.log_bytes += body.len() as u64;
                 self.held = head.mark.watermark;
-                Ok(Received::Batch(Arrived { batch, mark: head.mark, at: Instant::now() }))
+                Ok(Received::Batch(Arrived { batch, mark: head.mark, at }))
             }
             Message::Grant(position) => Ok(Received::Grant(position)),
             Message::Heartbeat(heartbeat) => Ok(Received::Heartbeat(heartbeat)),

@@ -1,4 +1,4 @@
-//! The node's loop: moves messages, fires timers, and does what the protocol says.
+//! The node's loop: moves messages, fires timers, and does what the engine says.
 
 use std::{
     convert::Infallible,
@@ -7,27 +7,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use echovisor_event::{Digest, NodeId, Position, Term, VmId};
+use echovisor_event::NodeId;
 use echovisor_log::{
-    arbiter::{Arbiter, CasOutcome, Record, rules},
+    arbiter::{self, Answer, Arbiter, Question, Record, rules},
     link::{
-        Ack, Address, Diverged, Fingerprint, Hello, Link, LinkError, Message, Plaintext, Ready, Receiver,
-        RefuseCode, Sender, Traffic, Welcome, boot_time, dial, flush_or_wait, greet, receive_or_wait,
+        Address, Fingerprint, Hello, Link, LinkError, Plaintext, Receiver, RefuseCode, Sender, Traffic,
+        Welcome, boot_time, dial, flush_or_wait, greet, receive_or_wait,
     },
 };
 use echovisor_machine::{MachineConfig, cpu::Cpu};
 use tokio::sync::oneshot;
 
 use super::{
+    engine::{Engine, Order},
     guest::{Followed, Guest, Loaded, MakeCpu},
-    inbox::{Inbox, Received, Unfit},
-    protocol::{Action, Input, Protocol, State, Timing},
-    takeover::{self, Answer, Promotion, Times},
+    protocol::{State, Timing},
+    status::Status,
+    takeover::{Promotion, Times},
 };
 use crate::{FollowError, Reached, Witness};
-
-/// How often the primary hears how far the execution is, while that changes and nothing else is to be said.
-const PROGRESS: Duration = Duration::from_millis(20);
 
 /// How long saying why the link is closed may take.
 const COURTESY: Duration = Duration::from_secs(1);
@@ -61,31 +59,6 @@ pub enum Command {
     Stop(oneshot::Sender<()>),
 }
 
-/// A secondary's state, for `status`.
-#[derive(Clone, Debug, Default)]
-pub struct Status {
-    /// How many takeovers there have been.
-    pub term: Term,
-    /// Where the replaying guest stands.
-    pub position: Position,
-    /// The log is held up to here.
-    pub watermark: Position,
-    /// Whether this node may take over.
-    pub eligible: bool,
-    /// What it is doing, in a word or two.
-    pub mode: String,
-    /// The last checkpoint, which was equal.
-    pub last_checkpoint: Option<(Position, Digest)>,
-    /// Checkpoints compared.
-    pub checkpoints: u64,
-    /// How often the guest took another course than the log.
-    pub divergences: u64,
-    /// Bytes of the log.
-    pub log_bytes: u64,
-    /// Bytes on the link, both directions.
-    pub link_bytes: u64,
-}
-
 /// How a node's work ended.
 pub enum Outcome<C> {
     /// This node is the primary now.
@@ -116,11 +89,8 @@ pub enum NodeError {
 /// A node that follows a primary.
 pub struct Node<C> {
     settings: Settings<C>,
-    protocol: Protocol,
-    sender: Option<Sender>,
-    receiver: Option<Receiver>,
-    traffic: Option<Arc<Traffic>>,
-    inbox: Inbox,
+    engine: Engine,
+    connection: Option<Connection>,
     guest: Option<Guest<C>>,
     /// The guest came to its own end, or left the log's course while the arbiter was asked.
     followed: Option<Following<C>>,
@@ -128,14 +98,6 @@ pub struct Node<C> {
     /// What comes of the last dialling; of earlier ones nobody wants to know.
     dialled: Option<oneshot::Receiver<Dialled>>,
     answers: (flume::Sender<Answer>, flume::Receiver<Answer>),
-    vm: Option<VmId>,
-    /// That the primary is not there has been said.
-    waiting: bool,
-    /// The stamp of the last heartbeat.
-    echo: u64,
-    /// The execution as the primary was told last, and when.
-    told: (Position, Instant),
-    status: Status,
     /// Bytes of links that are gone.
     carried: u64,
     /// How long the primary had been silent when it was suspected, and when that was.
@@ -144,16 +106,22 @@ pub struct Node<C> {
     outcome: Option<Outcome<C>>,
 }
 
+/// What the node keeps of the link to the primary; the engine has the half that sends.
+struct Connection {
+    receiver: Receiver,
+    traffic: Arc<Traffic>,
+}
+
 /// What became of following.
 type Following<C> = Result<Followed<C>, FollowError<Infallible>>;
 
 /// What became of dialling.
 type Dialled = Result<(Link, Welcome), LinkError>;
 
-/// What the loop woke up for.
+/// What the loop woke up for. A message has been handled already.
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, and it is used at once")]
 enum Event<C> {
-    Received(Result<Received, Unfit>),
+    Message,
     LinkError(LinkError),
     Flushed,
     Dialled(Dialled),
@@ -161,7 +129,6 @@ enum Event<C> {
     Loaded(Result<Loaded, String>),
     GuestEnded(Option<Following<C>>),
     Command(Command),
-    Progress,
     Full,
     Tick,
 }
@@ -171,22 +138,14 @@ impl<C: Cpu + Send + 'static> Node<C> {
     #[must_use]
     pub fn new(settings: Settings<C>) -> Node<C> {
         Node {
-            protocol: Protocol::new(settings.timing),
+            engine: Engine::new(settings.me, settings.fingerprint.clone(), settings.timing),
             settings,
-            sender: None,
-            receiver: None,
-            traffic: None,
-            inbox: Inbox::default(),
+            connection: None,
             guest: None,
             followed: None,
             config: None,
             dialled: None,
             answers: flume::bounded(1),
-            vm: None,
-            waiting: false,
-            echo: 0,
-            told: (Position::BOOT, Instant::now()),
-            status: Status::default(),
             carried: 0,
             suspected: None,
             promoted: None,
@@ -199,10 +158,9 @@ impl<C: Cpu + Send + 'static> Node<C> {
     /// # Errors
     /// If the primary will never want this node, or the guest cannot go live.
     pub async fn run(mut self, commands: &flume::Receiver<Command>) -> Result<Outcome<C>, NodeError> {
-        let mut actions = Vec::new();
-        self.protocol.begin(boot_time(), &mut actions);
-        self.act(actions)?;
+        self.engine.begin(boot_time());
         loop {
+            self.obey()?;
             if let Some(outcome) = self.outcome.take() {
                 return Ok(outcome);
             }
@@ -216,10 +174,7 @@ impl<C: Cpu + Send + 'static> Node<C> {
 
     async fn wait(&mut self, commands: &flume::Receiver<Command>) -> Event<C> {
         let now = boot_time();
-        let sleep = self.protocol.wake_at().map_or(Duration::from_secs(3600), |at| at.saturating_sub(now));
-        let executed = self.guest.as_ref().map(|guest| guest.progress.executed());
-        let untold = executed.is_some_and(|executed| executed != self.told.0) && self.sender.is_some();
-        let progress = (self.told.1 + PROGRESS).saturating_duration_since(Instant::now());
+        let sleep = self.engine.wake_at().map_or(Duration::from_secs(3600), |at| at.saturating_sub(now));
         // The primary is told to wait long before this; it must not be taken for silent while nobody listens.
         let full = self.guest.as_ref().is_some_and(|guest| guest.batches.is_full());
         let (loaded, ended, spare) = match &mut self.guest {
@@ -227,237 +182,118 @@ impl<C: Cpu + Send + 'static> Node<C> {
             None => (None, None, None),
         };
         // Answers go out before more is read, unless more is here already: then one answer serves for all of it.
-        let settled = self.receiver.as_ref().is_none_or(|receiver| !receiver.has_message());
-        let inbox = &mut self.inbox;
+        let settled = self.connection.as_ref().is_none_or(|connection| !connection.receiver.has_message());
+        let receiver = self.connection.as_mut().map(|connection| &mut connection.receiver);
         tokio::select! {
             biased;
             ended = told(ended), if self.followed.is_none() => Event::GuestEnded(ended),
-            flushed = flush_or_wait(self.sender.as_mut()), if settled || full => {
+            flushed = flush_or_wait(self.engine.sender()), if settled || full => {
                 flushed.map_or_else(Event::LinkError, |()| Event::Flushed)
             }
-            message = receive_or_wait(self.receiver.as_mut()), if !full => match message {
-                Ok(message) => Event::Received(inbox.take(message, spare)),
+            message = receive_or_wait(receiver), if !full => match message {
+                Ok(message) => {
+                    self.engine.message(boot_time(), Instant::now(), message, spare);
+                    Event::Message
+                }
                 Err(error) => Event::LinkError(error),
             },
             Some(dialled) = told(self.dialled.as_mut()) => Event::Dialled(dialled),
             Ok(answer) = self.answers.1.recv_async() => Event::Answer(answer),
             loaded = told(loaded) => Event::Loaded(loaded.unwrap_or_else(|| Err("the thread died".into()))),
             Ok(command) = commands.recv_async() => Event::Command(command),
-            () = tokio::time::sleep(progress), if untold => Event::Progress,
             () = tokio::time::sleep(ROOM), if full => Event::Full,
             () = tokio::time::sleep(sleep) => Event::Tick,
         }
     }
 
     fn handle(&mut self, event: Event<C>) -> Result<(), NodeError> {
+        let now = boot_time();
         match event {
-            Event::Received(Ok(received)) => self.received(received),
-            Event::Received(Err(unfit)) => {
-                tracing::error!("the primary's log cannot be followed: {unfit}");
-                // What is held is good, but nothing can be added to it.
-                self.input(Input::Diverged)
+            Event::Message | Event::Flushed => {}
+            Event::LinkError(error) => self.engine.link_lost(now, &error.to_string()),
+            Event::Dialled(dialled) => {
+                self.dialled = None;
+                match dialled {
+                    Ok((link, welcome)) => {
+                        self.disconnect();
+                        let connection = Connection { traffic: link.traffic(), receiver: link.receiver };
+                        self.connection = Some(connection);
+                        self.engine.connected(now, link.sender, &welcome);
+                    }
+                    Err(error) if is_final(&error) && !self.engine.is_eligible() => return Err(error.into()),
+                    Err(error) => self.engine.not_connected(now, &error),
+                }
             }
-            Event::LinkError(error) => {
-                tracing::warn!("the link to the primary is lost: {error}");
-                self.close_link();
-                self.input(Input::LinkLost)
+            Event::Answer(answer) => self.engine.answered(now, Some(answer)),
+            Event::Loaded(loaded) => {
+                if let Some(guest) = &mut self.guest {
+                    guest.loaded = None;
+                }
+                let loaded = loaded.map(|loaded| self.config = Some(loaded.config));
+                self.engine.loaded(now, loaded);
             }
-            Event::Flushed => Ok(()),
-            Event::Dialled(dialled) => self.dialled(dialled),
-            Event::Answer(Answer::Won(record)) => self.input(Input::Won(record)),
-            Event::Answer(Answer::Lost) => self.input(Input::Lost),
-            Event::Answer(Answer::Ended) => {
-                self.outcome = Some(Outcome::Ended("the guest was shut down".to_owned()));
-                self.input(Input::Goodbye)
-            }
-            Event::Loaded(loaded) => self.loaded(loaded),
-            Event::GuestEnded(None) => Err(NodeError::GuestDied),
-            Event::GuestEnded(Some(Ok(followed))) => {
-                self.followed = Some(Ok(followed));
-                Ok(())
-            }
+            Event::GuestEnded(None) => return Err(NodeError::GuestDied),
+            Event::GuestEnded(Some(Ok(followed))) => self.followed = Some(Ok(followed)),
             // The answer may make this node the only one that could run the guest: then it must say that it cannot.
-            Event::GuestEnded(Some(Err(error))) if self.protocol.state() == State::TakingOver => {
+            Event::GuestEnded(Some(Err(error))) if self.engine.state() == State::TakingOver => {
                 self.followed = Some(Err(error));
-                Ok(())
             }
-            Event::GuestEnded(Some(Err(error))) => {
-                tracing::error!("divergence: {error}");
-                self.status.divergences += 1;
-                self.say_diverged(&error);
-                self.input(Input::Diverged)
-            }
+            Event::GuestEnded(Some(Err(error))) => self.engine.diverged(now, &error.to_string()),
             Event::Command(Command::Status(reply)) => {
                 // Who asked may be gone.
                 let _ = reply.send(self.status());
-                Ok(())
             }
             Event::Command(Command::Stop(reply)) => {
                 let _ = reply.send(());
                 self.outcome = Some(Outcome::Stopped);
-                Ok(())
             }
-            Event::Progress => {
-                self.acknowledge();
-                Ok(())
-            }
-            Event::Full => self.input(Input::Heard),
-            Event::Tick => self.input(Input::Tick),
-        }
-    }
-
-    fn received(&mut self, received: Received) -> Result<(), NodeError> {
-        self.input(Input::Heard)?;
-        match received {
-            Received::Nothing => {
-                // A state takes its time, and who is silent so long is given up.
-                self.acknowledge();
-                Ok(())
-            }
-            Received::Image(begin, bytes) => {
-                tracing::info!("loading the state at position {}", begin.position);
-                self.guest = Some(Guest::start(begin, bytes, self.settings.cpu).map_err(NodeError::Thread)?);
-                Ok(())
-            }
-            Received::Batch(arrived) => {
-                self.status.watermark = arrived.mark.watermark;
-                if let Some(guest) = &self.guest {
-                    // A thread that has ended says why elsewhere.
-                    let _ = guest.batches.try_send(arrived);
-                }
-                self.acknowledge();
-                self.input(Input::Held(self.inbox.held()))
-            }
-            Received::Grant(position) => {
-                tracing::info!("this node may take over from position {position}");
-                self.input(Input::Granted(position))
-            }
-            Received::Heartbeat(heartbeat) => {
-                self.echo = heartbeat.stamp;
-                if let Some(guest) = &self.guest {
-                    guest.progress.release(heartbeat.released);
-                }
-                self.acknowledge();
-                Ok(())
-            }
-            Received::Bye(text) => {
-                self.outcome = Some(Outcome::Ended(text));
-                self.input(Input::Goodbye)
-            }
-        }
-    }
-
-    /// Tells the primary what is held here and how far the execution is.
-    fn acknowledge(&mut self) {
-        let executed = self.guest.as_ref().map_or(Position::BOOT, |guest| guest.progress.executed());
-        let sequence = self.inbox.place().map_or(0, |place| place.sequence);
-        self.told = (executed, Instant::now());
-        self.send(&Message::Ack(Ack { sequence, executed, echo: self.echo, durable: false }));
-    }
-
-    fn send(&mut self, message: &Message<'_>) {
-        if let Some(sender) = &mut self.sender
-            && let Err(error) = sender.queue(message)
-        {
-            tracing::error!("a message was not sent: {error}");
-        }
-    }
-
-    fn loaded(&mut self, loaded: Result<Loaded, String>) -> Result<(), NodeError> {
-        if let Some(guest) = &mut self.guest {
-            guest.loaded = None;
-        }
-        match loaded {
-            Ok(loaded) => {
-                self.config = Some(loaded.config);
-                self.status.last_checkpoint = None;
-                self.input(Input::Loaded)?;
-                self.input(Input::Held(self.inbox.held()))
-            }
-            Err(error) => {
-                tracing::error!("the primary's state cannot be loaded: {error}");
-                self.input(Input::Diverged)
-            }
-        }
-    }
-
-    fn dialled(&mut self, dialled: Dialled) -> Result<(), NodeError> {
-        self.dialled = None;
-        match dialled {
-            Ok((link, welcome)) => {
-                self.vm = Some(welcome.vm);
-                self.waiting = false;
-                self.status.term = welcome.term;
-                self.close_link();
-                self.traffic = Some(link.traffic());
-                self.sender = Some(link.sender);
-                self.receiver = Some(link.receiver);
-                self.input(Input::Connected(welcome.resumed))
-            }
-            Err(error) if is_final(&error) && !self.protocol.is_eligible() => Err(error.into()),
-            Err(error @ LinkError::Refused { .. }) => {
-                tracing::info!("{error}");
-                self.input(Input::Refused)
-            }
-            Err(error) if !nobody_listens(&error) && self.protocol.state() == State::Redialling => {
-                tracing::warn!("{error}");
-                self.input(Input::NoAnswer)
-            }
-            Err(error) => {
-                // Once is enough: a secondary may wait for its primary for days.
-                if !std::mem::replace(&mut self.waiting, true) {
-                    tracing::warn!("{error}; dialling on");
-                }
-                self.input(Input::Unreachable)
-            }
-        }
-    }
-
-    /// Lets the protocol decide, and does what it says.
-    fn input(&mut self, input: Input) -> Result<(), NodeError> {
-        let mut actions = Vec::new();
-        self.protocol.step(boot_time(), input, &mut actions);
-        self.act(actions)
-    }
-
-    fn act(&mut self, actions: Vec<Action>) -> Result<(), NodeError> {
-        for action in actions {
-            match action {
-                Action::Dial(at) => self.dial(at),
-                Action::CloseLink => self.close_link(),
-                Action::SayReady => {
-                    let guest =
-                        self.guest.as_ref().map(|guest| (guest.announced.position, guest.announced.digest));
-                    if let Some((position, digest)) = guest {
-                        self.send(&Message::Ready(Ready { position, digest }));
-                    }
-                }
-                Action::Forget => {
-                    self.guest = None;
-                    self.followed = None;
-                    self.inbox = Inbox::default();
-                }
-                Action::AskArbiter => self.ask_arbiter(),
-                Action::Promote(record) => self.promoted = Some(record),
-            }
+            Event::Full => self.engine.busy(now),
+            Event::Tick => self.engine.tick(now),
         }
         Ok(())
     }
 
-    fn dial(&mut self, at: Duration) {
+    /// Does what the engine has ordered.
+    fn obey(&mut self) -> Result<(), NodeError> {
+        while let Some(order) = self.engine.order() {
+            match order {
+                Order::Dial(at, hello) => self.dial(at, hello),
+                Order::HangUp(sender) => say_last(sender),
+                Order::Load(begin, bytes, progress) => {
+                    let guest = Guest::start(begin, bytes, progress, self.settings.cpu);
+                    self.guest = Some(guest.map_err(NodeError::Thread)?);
+                }
+                Order::Append(arrived) => {
+                    if let Some(guest) = &self.guest {
+                        // A thread that has ended says why elsewhere.
+                        let _ = guest.batches.try_send(arrived);
+                    }
+                }
+                Order::Forget => {
+                    self.guest = None;
+                    self.followed = None;
+                }
+                Order::Ask(question) => self.ask_arbiter(question),
+                Order::Promote(record) => self.promoted = Some(record),
+                Order::End(text) => self.outcome = Some(Outcome::Ended(text)),
+            }
+        }
+        if self.engine.sender().is_none() {
+            self.disconnect();
+        }
+        Ok(())
+    }
+
+    fn disconnect(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.carried += connection.traffic.sent() + connection.traffic.received();
+        }
+    }
+
+    fn dial(&mut self, at: Duration, hello: Hello) {
         let wait = at.saturating_sub(boot_time());
         let timeout = self.settings.timing.suspicion;
         let (join, plaintext) = (self.settings.join.clone(), self.settings.plaintext);
-        let resume = self.protocol.is_eligible().then(|| self.inbox.place()).flatten();
-        let (me, fingerprint) = (self.settings.me, self.settings.fingerprint.clone());
-        let suspicion_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        let hello = Hello {
-            vm: self.vm,
-            term: self.status.term,
-            resume,
-            suspicion_ms,
-            ..Hello::new(me, fingerprint)
-        };
         let (answer, dialled) = oneshot::channel();
         self.dialled = Some(dialled);
         tokio::spawn(async move {
@@ -472,31 +308,20 @@ impl<C: Cpu + Send + 'static> Node<C> {
         });
     }
 
-    fn ask_arbiter(&mut self) {
-        let silence = boot_time().saturating_sub(self.protocol.heard());
-        self.suspected = Some((silence, Instant::now()));
-        tracing::warn!("the primary is gone: asking the arbiter for the guest");
-        match &self.settings.arbiter {
-            Some(arbiter) => takeover::ask(arbiter.clone(), self.settings.me, self.answers.0.clone()),
+    /// Asks the arbiter on a thread that may wait for it. The answer comes through the channel.
+    fn ask_arbiter(&mut self, question: Question) {
+        let now = boot_time();
+        self.suspected = Some((self.engine.silence(now), Instant::now()));
+        let Some(arbiter) = self.settings.arbiter.clone() else {
             // Without an arbiter nobody may go live.
-            None => drop(self.answers.0.try_send(Answer::Lost)),
-        }
-    }
-
-    fn close_link(&mut self) {
-        if let Some(mut sender) = self.sender.take().filter(|sender| sender.queued() > 0) {
-            // The last words may say why.
-            tokio::spawn(async move { tokio::time::timeout(COURTESY, sender.flush()).await });
-        }
-        self.receiver = None;
-        if let Some(traffic) = self.traffic.take() {
-            self.carried += traffic.sent() + traffic.received();
-        }
-    }
-
-    fn say_diverged(&mut self, error: &FollowError<Infallible>) {
-        let position = self.guest.as_ref().map_or(Position::BOOT, |guest| guest.progress.executed());
-        self.send(&Message::Diverged(Diverged { position, text: error.to_string() }));
+            return self.engine.answered(now, None);
+        };
+        let answers = self.answers.0.clone();
+        tokio::task::spawn_blocking(move || {
+            let answer = ask(&*arbiter, question, &answers);
+            // Nobody to hear the answer means that the node is ending.
+            answer.map(|answer| answers.send(answer))
+        });
     }
 
     /// Executes what is left of the log, and hands the guest over.
@@ -523,29 +348,40 @@ impl<C: Cpu + Send + 'static> Node<C> {
 
     /// Puts on record that the guest was shut down.
     async fn end(&self, record: Record) {
-        let (Some(arbiter), me) = (self.settings.arbiter.clone(), self.settings.me) else { return };
-        let ended = tokio::task::spawn_blocking(move || {
-            let new = rules::end(Some(&record), me).ok()?;
-            arbiter.compare_and_set(Some(&record), &new).ok()
-        });
-        if !matches!(ended.await, Ok(Some(CasOutcome::Won))) {
+        let (Some(arbiter), Ok(to)) =
+            (self.settings.arbiter.clone(), rules::end(Some(&record), self.settings.me))
+        else {
+            return;
+        };
+        let answers = self.answers.0.clone();
+        let question = Question::Replace { from: record, to };
+        let answer = tokio::task::spawn_blocking(move || ask(&*arbiter, question, &answers)).await;
+        if !matches!(answer, Ok(Some(Answer::Won(_)))) {
             tracing::warn!("the guest was stopped, but that is not on the arbiter's record");
         }
     }
 
     fn status(&self) -> Status {
-        let carried = self.traffic.as_ref().map_or(0, |traffic| traffic.sent() + traffic.received());
-        let progress = self.guest.as_ref().map(|guest| &guest.progress);
-        Status {
-            position: progress.map_or(Position::BOOT, |progress| progress.executed()),
-            eligible: self.protocol.is_eligible(),
-            mode: mode(self.protocol.state()).to_owned(),
-            last_checkpoint: progress.and_then(|progress| progress.last_checkpoint()),
-            checkpoints: progress.map_or(0, |progress| progress.checkpoints()),
-            log_bytes: self.inbox.log_bytes(),
-            link_bytes: self.carried + carried,
-            ..self.status.clone()
-        }
+        let traffic = self.connection.as_ref().map(|connection| &connection.traffic);
+        let link_bytes = self.carried + traffic.map_or(0, |traffic| traffic.sent() + traffic.received());
+        Status { link_bytes, ..self.engine.status() }
+    }
+}
+
+/// Asks until there is an answer, or nobody to hear it.
+fn ask(arbiter: &dyn Arbiter, question: Question, answers: &flume::Sender<Answer>) -> Option<Answer> {
+    arbiter::ask(
+        arbiter,
+        question,
+        || answers.is_disconnected(),
+        |error| tracing::error!("no answer from the arbiter, the guest waits: {error}"),
+    )
+}
+
+/// Writes what is queued, which may say why, and closes the link.
+fn say_last(mut sender: Sender) {
+    if sender.queued() > 0 {
+        tokio::spawn(async move { tokio::time::timeout(COURTESY, sender.flush()).await });
     }
 }
 
@@ -557,24 +393,6 @@ fn is_final(error: &LinkError) -> bool {
         LinkError::WrongVm { .. } | LinkError::Fingerprint { .. } => true,
         LinkError::Refused { code, .. } => matches!(code, Fingerprint | Version | WrongVm),
         _ => false,
-    }
-}
-
-/// Whether the primary's host itself said that its process is gone.
-fn nobody_listens(error: &LinkError) -> bool {
-    use std::io::ErrorKind::{ConnectionRefused, NotFound};
-    matches!(error, LinkError::Dial { source, .. } if matches!(source.kind(), ConnectionRefused | NotFound))
-}
-
-fn mode(state: State) -> &'static str {
-    match state {
-        State::Dialling => "dialling",
-        State::Loading => "loading",
-        State::Following => "following",
-        State::Redialling => "redialling",
-        State::TakingOver => "taking over",
-        State::Promoted => "promoted",
-        State::Ended => "ended",
     }
 }
 

@@ -168,6 +168,7 @@ impl Protocol {
 
     /// Takes an input at the time `now` and says what to do.
     pub fn step(&mut self, now: Duration, input: Input, actions: &mut Vec<Action>) {
+        tracing::trace!(target: "echovisor::secondary", state = ?self.state, ?input);
         match (self.state, input) {
             (State::Promoted | State::Ended, _) => return,
             (State::Dialling | State::Redialling, Input::Connected(resumed)) => {
@@ -204,7 +205,7 @@ impl Protocol {
                 self.state = State::Promoted;
                 actions.push(Action::Promote(record));
             }
-            (State::TakingOver, Input::Lost | Input::Diverged) => self.restart(now, actions),
+            (State::TakingOver, Input::Lost) => self.restart(now, actions),
             (_, Input::Goodbye) => {
                 self.state = State::Ended;
             }

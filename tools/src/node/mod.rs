@@ -38,9 +38,7 @@ pub fn ended(outcome: Outcome, program: &[u8]) -> Result<Exit, Failure> {
         )),
         Outcome::Ended(Ended::Crashed(crash)) => Err(crashed(&crash, program)),
         Outcome::Fenced(record) => {
-            let who = record.map_or("somebody else".to_owned(), |record| {
-                format!("node {} in term {}", record.holder, record.term)
-            });
+            let who = format!("node {} in term {}", record.holder, record.term);
             let hint = "join it: echovisor secondary --join ADDRESS";
             Err(Failure::new(format!("this node is not the primary any more: {who} runs the guest"), hint))
         }

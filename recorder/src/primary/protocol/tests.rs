@@ -1,0 +1,171 @@
+//! The primary's protocol, step by step.
+
+use echovisor_event::{Term, VmId};
+use echovisor_log::arbiter::Mode;
+
+use super::*;
+
+const ME: NodeId = NodeId([1; 16]);
+const PEER: NodeId = NodeId([2; 16]);
+
+fn at(millis: u64) -> Duration {
+    Duration::from_millis(1_000_000 + millis)
+}
+
+fn solo() -> Protocol {
+    let record = Record { vm: VmId([9; 16]), term: Term(1), holder: ME, mode: Mode::Solo };
+    Protocol::new(ME, record, Timing::default())
+}
+
+fn step(protocol: &mut Protocol, now: u64, input: Input) -> Vec<Action> {
+    let mut actions = Vec::new();
+    protocol.step(at(now), input, &mut actions);
+    actions
+}
+
+fn protected() -> Protocol {
+    let mut protocol = solo();
+    assert!(step(&mut protocol, 0, Input::Joined(PEER)).contains(&Action::SendImage));
+    let asked = step(&mut protocol, 1, Input::Ready);
+    assert!(matches!(asked[0], Action::CompareAndSet { to, .. } if to.mode == Mode::Protected(PEER)));
+    assert!(step(&mut protocol, 2, Input::Won).iter().any(|action| matches!(action, Action::Protect(_))));
+    protocol
+}
+
+fn ack(sequence: u64, executed: u64) -> Input {
+    Input::Acknowledged(Ack { sequence, executed: Position(executed), echo: 0, durable: false })
+}
+
+#[test]
+fn nothing_is_required_before_the_arbiter_agreed() {
+    let mut protocol = solo();
+    step(&mut protocol, 0, Input::Joined(PEER));
+    let actions = step(&mut protocol, 1, Input::Ready);
+    assert!(!actions.iter().any(|action| matches!(action, Action::Protect(_))));
+    assert_eq!(protocol.state(), State::Granting(PEER));
+}
+
+#[test]
+fn a_secondary_that_is_far_behind_must_catch_up_before_it_protects() {
+    let mut protocol = solo();
+    step(&mut protocol, 0, Input::Joined(PEER));
+    step(&mut protocol, 10, Input::Sent(0, Position(5)));
+    step(&mut protocol, 9000, ack(0, 0));
+    step(&mut protocol, 9001, Input::Ready);
+    assert_eq!(protocol.state(), State::Joining(PEER));
+    step(&mut protocol, 9002, ack(1, 5));
+    assert_eq!(protocol.state(), State::Granting(PEER));
+}
+
+#[test]
+fn nothing_is_kept_for_who_left_while_joining() {
+    let mut protocol = solo();
+    step(&mut protocol, 0, Input::Joined(PEER));
+    assert!(step(&mut protocol, 1, Input::LinkLost).contains(&Action::Forget));
+    assert_eq!(protocol.state(), State::Solo);
+}
+
+#[test]
+fn an_acknowledgement_covers_the_batches_before_it() {
+    let mut protocol = protected();
+    step(&mut protocol, 3, Input::Sent(7, Position(70)));
+    step(&mut protocol, 3, Input::Sent(8, Position(80)));
+    assert!(step(&mut protocol, 4, ack(8, 0)).contains(&Action::Acknowledge(Position(70))));
+    assert!(step(&mut protocol, 5, ack(9, 0)).contains(&Action::Acknowledge(Position(80))));
+}
+
+#[test]
+fn a_silent_peer_is_required_until_the_arbiter_agreed_to_go_on_without_it() {
+    let mut protocol = protected();
+    let actions = step(&mut protocol, 600, Input::Tick);
+    assert!(
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::CompareAndSet { to, .. } if to.mode == Mode::Solo))
+    );
+    assert!(!actions.contains(&Action::Unprotect));
+    assert!(step(&mut protocol, 601, Input::Won).contains(&Action::Unprotect));
+    assert_eq!(protocol.state(), State::Solo);
+}
+
+#[test]
+fn who_lost_the_guest_halts() {
+    let mut protocol = protected();
+    step(&mut protocol, 600, Input::Tick);
+    let winner = Record { term: Term(2), holder: PEER, ..*protocol.record() };
+    assert_eq!(step(&mut protocol, 601, Input::Lost(winner)), [Action::Halt(winner)]);
+    assert_eq!(protocol.state(), State::Fenced);
+}
+
+#[test]
+fn a_flap_costs_nothing() {
+    let mut protocol = protected();
+    assert_eq!(step(&mut protocol, 10, Input::LinkLost), []);
+    assert!(protocol.welcomes(PEER, true));
+    assert!(!protocol.welcomes(NodeId([3; 16]), false));
+    step(&mut protocol, 20, Input::Resumed(PEER));
+    assert_eq!(protocol.state(), State::Protected(PEER, true));
+}
+
+#[test]
+fn the_guest_waits_for_a_slow_secondary_and_gives_up_one_that_stalls() {
+    let mut protocol = protected();
+    step(&mut protocol, 10, Input::Sent(1, Position(5)));
+    assert!(step(&mut protocol, 150, ack(2, 4)).contains(&Action::Throttle(true)));
+    assert!(step(&mut protocol, 160, ack(2, 5)).contains(&Action::Throttle(false)));
+    step(&mut protocol, 170, Input::Sent(2, Position(9)));
+    for now in (200..5300).step_by(100) {
+        step(&mut protocol, now, ack(3, 5)); // it is heard, but does not move
+    }
+    assert_eq!(protocol.state(), State::Leaving(PEER));
+}
+
+#[test]
+fn a_lease_never_outlives_what_the_peer_has_seen() {
+    let mut protocol = protected();
+    let stamp = at(100).as_nanos() as u64;
+    let input = Input::Acknowledged(Ack { sequence: 0, executed: Position(0), echo: stamp, durable: false });
+    let lease = Timing::default().lease();
+    assert!(step(&mut protocol, 150, input).contains(&Action::Renew(at(100) + lease)));
+    assert!(lease < Timing::default().suspicion);
+}
+
+#[test]
+fn who_is_gone_before_it_was_granted_anything_is_not_waited_for() {
+    let mut protocol = solo();
+    step(&mut protocol, 0, Input::Joined(PEER));
+    step(&mut protocol, 1, Input::Ready);
+    step(&mut protocol, 2, Input::LinkLost);
+    let actions = step(&mut protocol, 3, Input::Won);
+    assert!(!actions.iter().any(|action| matches!(action, Action::Protect(_))));
+    assert_eq!(protocol.state(), State::Leaving(PEER));
+}
+
+#[test]
+fn who_does_not_finish_joining_makes_room() {
+    let mut protocol = solo();
+    step(&mut protocol, 0, Input::Joined(PEER));
+    for now in (100..120_000).step_by(100) {
+        step(&mut protocol, now, ack(0, 0));
+    }
+    let actions = step(&mut protocol, 120_000, ack(0, 0));
+    assert!(matches!(actions[..], [.., Action::CloseLink(_), Action::Forget]), "{actions:?}");
+    assert_eq!(protocol.state(), State::Solo);
+}
+
+#[test]
+fn a_shutdown_is_no_death() {
+    let mut protocol = protected();
+    let actions = step(&mut protocol, 10, Input::End);
+    assert!(
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::CompareAndSet { to, .. } if to.mode == Mode::Ended))
+    );
+    let waiting = step(&mut protocol, 400, Input::Tick);
+    assert!(
+        matches!(waiting[..], [Action::Heartbeat(_)]),
+        "the secondary hears that somebody lives: {waiting:?}"
+    );
+    assert!(step(&mut protocol, 401, Input::Won).contains(&Action::Finish));
+}

@@ -1,0 +1,395 @@
+//! Everything that a secondary decides: the protocol, what it holds of the log, and what it acknowledges.
+//!
+//! There is no socket, clock or task in here. Messages, answers and the time come in, messages are queued and
+//! [`Order`]s go out; the node around it, or a simulator, moves bytes, replays batches and fires timers.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use echovisor_event::{Digest, NodeId, Position, VmId};
+use echovisor_log::{
+    Batch,
+    arbiter::{Answer, Mode, Question, Record},
+    link::{
+        Ack, Diverged, Fingerprint, Hello, ImageBegin, LinkError, Message, Ready, Resume, Sender, Welcome,
+    },
+};
+
+use super::{
+    inbox::{Inbox, Received},
+    protocol::{Action, Input, Protocol, State, Timing},
+    status::Status,
+};
+use crate::{Arrived, Progress};
+
+/// How often the primary hears how far the execution is, while that changes and nothing else is to be said.
+const PROGRESS: Duration = Duration::from_millis(20);
+
+/// What the engine wants of its surroundings.
+pub enum Order {
+    /// Connect to the primary at this time and say hello; hand the outcome of the last such order to [`Engine::connected`] or
+    /// [`Engine::not_connected`].
+    Dial(Duration, Hello),
+    /// Write what is queued, and close the link.
+    HangUp(Sender),
+    /// Make a machine of this state, tell [`Engine::loaded`], and let it follow the log from there.
+    Load(ImageBegin, Vec<u8>, Arc<Progress>),
+    /// The log goes on.
+    Append(Arrived),
+    /// Forget machine and log.
+    Forget,
+    /// Ask the arbiter, and hand its answer to [`Engine::answered`].
+    Ask(Question),
+    /// Execute the rest of the log, then go live as this record says.
+    Promote(Record),
+    /// The guest has ended, and why.
+    End(String),
+}
+
+/// The secondary, without its surroundings.
+pub struct Engine {
+    me: NodeId,
+    fingerprint: Fingerprint,
+    suspicion: Duration,
+    protocol: Protocol,
+    sender: Option<Sender>,
+    inbox: Inbox,
+    /// The state that was given to this node.
+    announced: Option<(Position, Digest)>,
+    /// How far the machine is.
+    progress: Arc<Progress>,
+    vm: Option<VmId>,
+    /// Why there is no link, as it was said last.
+    waiting: Option<String>,
+    /// The stamp of the last heartbeat.
+    echo: u64,
+    /// The execution as the primary was told last, and when.
+    told: (Position, Duration),
+    status: Status,
+    orders: VecDeque<Order>,
+}
+
+impl Engine {
+    /// A secondary that holds nothing. Call [`Engine::begin`].
+    #[must_use]
+    pub fn new(me: NodeId, fingerprint: Fingerprint, timing: Timing) -> Engine {
+        Engine {
+            me,
+            fingerprint,
+            suspicion: timing.suspicion,
+            protocol: Protocol::new(timing),
+            sender: None,
+            inbox: Inbox::default(),
+            announced: None,
+            progress: Arc::default(),
+            vm: None,
+            waiting: None,
+            echo: 0,
+            told: (Position::BOOT, Duration::ZERO),
+            status: Status::default(),
+            orders: VecDeque::new(),
+        }
+    }
+
+    /// What is to be done next; ask after each call until there is nothing.
+    pub fn order(&mut self) -> Option<Order> {
+        self.orders.pop_front()
+    }
+
+    /// When to call [`Engine::tick`], if nothing else is called before.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Duration> {
+        let progress = self.is_untold().then_some(self.told.1 + PROGRESS);
+        [self.protocol.wake_at(), progress].into_iter().flatten().min()
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.protocol.state()
+    }
+
+    /// Whether it may take over.
+    #[must_use]
+    pub fn is_eligible(&self) -> bool {
+        self.protocol.is_eligible()
+    }
+
+    /// The log is held up to this watermark.
+    #[must_use]
+    pub fn held(&self) -> Position {
+        self.inbox.held()
+    }
+
+    /// How long the primary has been silent.
+    #[must_use]
+    pub fn silence(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.protocol.heard())
+    }
+
+    /// Where what is queued waits to be written; `None` while there is no link. The link's other half must be dropped then.
+    pub fn sender(&mut self) -> Option<&mut Sender> {
+        self.sender.as_mut()
+    }
+
+    /// Begins: dials.
+    pub fn begin(&mut self, now: Duration) {
+        let mut actions = Vec::new();
+        self.protocol.begin(now, &mut actions);
+        self.act(actions);
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Duration) {
+        if self.is_untold() && now >= self.told.1 + PROGRESS {
+            self.acknowledge(now);
+        }
+        self.input(now, Input::Tick);
+    }
+
+    /// The primary answered with a welcome; what is to be said to it goes to `sender`.
+    pub fn connected(&mut self, now: Duration, sender: Sender, welcome: &Welcome) {
+        self.vm = Some(welcome.vm);
+        self.waiting = None;
+        self.status.term = welcome.term;
+        self.hang_up();
+        self.sender = Some(sender);
+        self.input(now, Input::Connected(welcome.resumed));
+    }
+
+    /// Dialling gave no link.
+    pub fn not_connected(&mut self, now: Duration, error: &LinkError) {
+        let input = match error {
+            LinkError::Refused { .. } => {
+                tracing::info!("{error}");
+                Input::Refused
+            }
+            error if !nobody_listens(error) && self.state() == State::Redialling => {
+                tracing::warn!("{error}");
+                Input::NoAnswer
+            }
+            error => {
+                // Once is enough: a secondary may wait for its primary for days.
+                let why = Some(error.to_string());
+                if self.waiting != why {
+                    self.waiting = why;
+                    tracing::warn!("{error}; dialling on");
+                }
+                Input::Unreachable
+            }
+        };
+        self.input(now, input);
+    }
+
+    /// The primary said something, which came in at the moment `at`. A batch's records go into one of `spare`, if there is
+    /// any.
+    pub fn message(
+        &mut self,
+        now: Duration,
+        at: Instant,
+        message: Message<'_>,
+        spare: Option<&flume::Receiver<Batch>>,
+    ) {
+        let received = match self.inbox.take(message, at, spare) {
+            Ok(received) => received,
+            Err(unfit) => {
+                tracing::error!("the primary's log cannot be followed: {unfit}");
+                // What is held is good, but nothing can be added to it.
+                return self.input(now, Input::Diverged);
+            }
+        };
+        self.input(now, Input::Heard);
+        match received {
+            // A state takes its time, and who is silent so long is given up.
+            Received::Nothing => self.acknowledge(now),
+            Received::Image(begin, bytes) => {
+                tracing::info!("loading the state at position {}", begin.position);
+                self.announced = Some((begin.position, begin.digest));
+                self.orders.push_back(Order::Load(begin, bytes, self.progress.clone()));
+            }
+            Received::Batch(arrived) => {
+                self.status.watermark = arrived.mark.watermark;
+                self.orders.push_back(Order::Append(arrived));
+                self.acknowledge(now);
+                self.input(now, Input::Held(self.inbox.held()));
+            }
+            Received::Grant(position) => {
+                tracing::info!("this node may take over from position {position}");
+                self.input(now, Input::Granted(position));
+            }
+            Received::Heartbeat(heartbeat) => {
+                self.echo = heartbeat.stamp;
+                self.progress.release(heartbeat.released);
+                self.acknowledge(now);
+            }
+            Received::Bye(text) => {
+                self.orders.push_back(Order::End(text));
+                self.input(now, Input::Goodbye);
+            }
+        }
+    }
+
+    /// Nothing can be taken from the link for now, so that its silence means nothing.
+    pub fn busy(&mut self, now: Duration) {
+        self.input(now, Input::Heard);
+    }
+
+    /// The link broke.
+    pub fn link_lost(&mut self, now: Duration, why: &str) {
+        tracing::warn!("the link to the primary is lost: {why}");
+        self.hang_up();
+        self.input(now, Input::LinkLost);
+    }
+
+    /// What came of [`Order::Load`].
+    pub fn loaded(&mut self, now: Duration, loaded: Result<(), String>) {
+        match loaded {
+            Ok(()) => {
+                self.input(now, Input::Loaded);
+                self.input(now, Input::Held(self.inbox.held()));
+            }
+            Err(error) => {
+                tracing::error!("the primary's state cannot be loaded: {error}");
+                self.input(now, Input::Diverged);
+            }
+        }
+    }
+
+    /// The machine left the log's course.
+    pub fn diverged(&mut self, now: Duration, text: &str) {
+        tracing::error!("divergence: {text}");
+        self.status.divergences += 1;
+        let position = self.progress.executed();
+        self.send(&Message::Diverged(Diverged { position, text: text.to_owned() }));
+        self.input(now, Input::Diverged);
+    }
+
+    /// The arbiter has answered; `None` if there is none to ask.
+    pub fn answered(&mut self, now: Duration, answer: Option<Answer>) {
+        match answer {
+            Some(Answer::Won(record)) => self.input(now, Input::Won(record)),
+            Some(Answer::Lost(Record { mode: Mode::Ended, .. })) => {
+                self.orders.push_back(Order::End("the guest was shut down".to_owned()));
+                self.input(now, Input::Goodbye);
+            }
+            Some(Answer::Lost(record)) => {
+                tracing::warn!(
+                    "no takeover: node {} runs the guest in term {}, {:?}",
+                    record.holder,
+                    record.term,
+                    record.mode
+                );
+                self.input(now, Input::Lost);
+            }
+            None => self.input(now, Input::Lost),
+        }
+    }
+
+    /// Tells the primary what is held here and how far the execution is.
+    fn acknowledge(&mut self, now: Duration) {
+        let executed = self.progress.executed();
+        let sequence = self.inbox.place().map_or(0, |place| place.sequence);
+        self.told = (executed, now);
+        self.send(&Message::Ack(Ack { sequence, executed, echo: self.echo, durable: false }));
+    }
+
+    fn is_untold(&self) -> bool {
+        self.sender.is_some() && self.progress.executed() != self.told.0
+    }
+
+    fn send(&mut self, message: &Message<'_>) {
+        if let Some(sender) = &mut self.sender
+            && let Err(error) = sender.queue(message)
+        {
+            tracing::error!("a message was not sent: {error}");
+        }
+    }
+
+    fn hang_up(&mut self) {
+        if let Some(sender) = self.sender.take() {
+            self.orders.push_back(Order::HangUp(sender));
+        }
+    }
+
+    /// Lets the protocol decide, and does what it says.
+    fn input(&mut self, now: Duration, input: Input) {
+        let mut actions = Vec::new();
+        self.protocol.step(now, input, &mut actions);
+        self.act(actions);
+    }
+
+    fn act(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Dial(at) => self.orders.push_back(Order::Dial(at, self.hello())),
+                Action::CloseLink => self.hang_up(),
+                Action::SayReady => {
+                    if let Some((position, digest)) = self.announced {
+                        self.send(&Message::Ready(Ready { position, digest }));
+                    }
+                }
+                Action::Forget => {
+                    self.inbox = Inbox::default();
+                    self.announced = None;
+                    self.progress = Arc::default();
+                    self.orders.push_back(Order::Forget);
+                }
+                Action::AskArbiter => {
+                    tracing::warn!("the primary is gone: asking the arbiter for the guest");
+                    self.orders.push_back(Order::Ask(Question::TakeOver(self.me)));
+                }
+                Action::Promote(record) => self.orders.push_back(Order::Promote(record)),
+            }
+        }
+    }
+
+    fn hello(&self) -> Hello {
+        Hello {
+            vm: self.vm,
+            term: self.status.term,
+            resume: self.resume(),
+            suspicion_ms: u64::try_from(self.suspicion.as_millis()).unwrap_or(u64::MAX),
+            ..Hello::new(self.me, self.fingerprint.clone())
+        }
+    }
+
+    /// Where to go on, if what is held here is worth it.
+    fn resume(&self) -> Option<Resume> {
+        self.is_eligible().then(|| self.inbox.place()).flatten()
+    }
+
+    /// How the secondary is, as far as the engine knows.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status {
+            position: self.progress.executed(),
+            eligible: self.is_eligible(),
+            mode: mode(self.state()).to_owned(),
+            last_checkpoint: self.progress.last_checkpoint(),
+            checkpoints: self.progress.checkpoints(),
+            log_bytes: self.inbox.log_bytes(),
+            ..self.status.clone()
+        }
+    }
+}
+
+/// Whether the primary's host itself said that its process is gone.
+fn nobody_listens(error: &LinkError) -> bool {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+    matches!(error, LinkError::Dial { source, .. } if matches!(source.kind(), ConnectionRefused | NotFound))
+}
+
+fn mode(state: State) -> &'static str {
+    match state {
+        State::Dialling => "dialling",
+        State::Loading => "loading",
+        State::Following => "following",
+        State::Redialling => "redialling",
+        State::TakingOver => "taking over",
+        State::Promoted => "promoted",
+        State::Ended => "ended",
+    }
+}

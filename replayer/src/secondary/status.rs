@@ -1,0 +1,28 @@
+//! What a secondary tells of itself.
+
+use echovisor_event::{Digest, Position, Term};
+
+/// A secondary's state, for `status`.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// How many takeovers there have been.
+    pub term: Term,
+    /// Where the replaying guest stands.
+    pub position: Position,
+    /// The log is held up to here.
+    pub watermark: Position,
+    /// Whether this node may take over.
+    pub eligible: bool,
+    /// What it is doing, in a word or two.
+    pub mode: String,
+    /// The last checkpoint, which was equal.
+    pub last_checkpoint: Option<(Position, Digest)>,
+    /// Checkpoints compared.
+    pub checkpoints: u64,
+    /// How often the guest took another course than the log.
+    pub divergences: u64,
+    /// Bytes of the log.
+    pub log_bytes: u64,
+    /// Bytes on the link, both directions.
+    pub link_bytes: u64,
+}
