@@ -7,11 +7,13 @@ mod error;
 mod file;
 mod record;
 pub mod rules;
+mod silence;
 
 pub use asking::{ASK_AGAIN, Answer, Asking, Call, Question, ask};
 pub use error::ArbiterError;
 pub use file::FileArbiter;
 pub use record::{Mode, Record};
+pub use silence::Silence;
 
 /// Keeps the record of one virtual machine. Calls block; they may take as long as a disk or a network takes.
 pub trait Arbiter: Send + Sync {

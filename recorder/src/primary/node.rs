@@ -8,7 +8,7 @@ use std::{
 use echovisor_event::{NodeId, Position};
 use echovisor_log::{
     Batch, EncodeError, Mark, SegmentStart,
-    arbiter::{self, Answer, Arbiter, Question, Record},
+    arbiter::{self, Answer, Arbiter, Question, Record, Silence},
     link::{
         Fingerprint, LinkError, Ours, Receiver, Sender, Traffic, boot_time, flush_or_wait, receive_or_wait,
     },
@@ -92,6 +92,7 @@ pub struct Node {
     listening: JoinSet<()>,
     connection: Option<Connection>,
     answers: (flume::Sender<Answer>, flume::Receiver<Answer>),
+    silence: Silence,
     /// States on their way from the thread that compresses them.
     images: (flume::Sender<Compressed>, flume::Receiver<Compressed>),
     /// Who waits for the guest's end.
@@ -158,6 +159,7 @@ impl Node {
             listening,
             connection: None,
             answers: flume::bounded(1),
+            silence: Silence::default(),
             images: flume::bounded(1),
             stoppers: Vec::new(),
             ending: None,
@@ -342,14 +344,19 @@ impl Node {
     /// Asks the arbiter on a thread that may wait for it. The answer comes through the channel.
     fn ask_arbiter(&self, question: Question) {
         let Some(arbiter) = self.arbiter.clone() else { return };
-        let answers = self.answers.0.clone();
+        let (answers, silence) = (self.answers.0.clone(), self.silence.clone());
         tokio::task::spawn_blocking(move || {
             let answer = arbiter::ask(
                 &*arbiter,
                 question,
                 || answers.is_disconnected(),
-                |error| tracing::error!("no answer from the arbiter, effects wait: {error}"),
+                |error| {
+                    if silence.go_on(error) {
+                        tracing::error!("no answer from the arbiter, effects wait: {error}");
+                    }
+                },
             );
+            silence.end();
             // Nobody to hear the answer means that the node is ending.
             answer.map(|answer| answers.send(answer))
         });
@@ -380,6 +387,7 @@ impl Node {
             position: Position(signals.position.load(Ordering::Relaxed)),
             guest_rx_bytes: signals.received.load(Ordering::Relaxed),
             link_bytes: self.carried + traffic.map_or(0, |traffic| traffic.sent() + traffic.received()),
+            arbiter_silent: self.silence.why(),
             ..self.engine.status(boot_time())
         }
     }

@@ -19,6 +19,8 @@ pub struct Status {
     pub protected: bool,
     /// How the guest is protected, in a word or two.
     pub mode: String,
+    /// Why the arbiter gives no answer, while it is asked for something and gives none.
+    pub arbiter_silent: Option<String>,
     /// The last checkpoint in the log.
     pub last_checkpoint: Option<(Position, Digest)>,
     /// How often a secondary's state was found to be another one.

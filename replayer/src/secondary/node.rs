@@ -9,7 +9,7 @@ use std::{
 
 use echovisor_event::NodeId;
 use echovisor_log::{
-    arbiter::{self, Answer, Arbiter, Question, Record, rules},
+    arbiter::{self, Answer, Arbiter, ArbiterError, Question, Record, Silence, rules},
     link::{
         Address, Fingerprint, Hello, Link, LinkError, Plaintext, Receiver, RefuseCode, Sender, Traffic,
         Welcome, boot_time, dial, flush_or_wait, greet, receive_or_wait,
@@ -98,6 +98,7 @@ pub struct Node<C> {
     /// What comes of the last dialling; of earlier ones nobody wants to know.
     dialled: Option<oneshot::Receiver<Dialled>>,
     answers: (flume::Sender<Answer>, flume::Receiver<Answer>),
+    silence: Silence,
     /// Bytes of links that are gone.
     carried: u64,
     /// How long the primary had been silent when it was suspected, and when that was.
@@ -146,6 +147,7 @@ impl<C: Cpu + Send + 'static> Node<C> {
             config: None,
             dialled: None,
             answers: flume::bounded(1),
+            silence: Silence::default(),
             carried: 0,
             suspected: None,
             promoted: None,
@@ -316,9 +318,9 @@ impl<C: Cpu + Send + 'static> Node<C> {
             // Without an arbiter nobody may go live.
             return self.engine.answered(now, None);
         };
-        let answers = self.answers.0.clone();
+        let (answers, silence) = (self.answers.0.clone(), self.silence.clone());
         tokio::task::spawn_blocking(move || {
-            let answer = ask(&*arbiter, question, &answers);
+            let answer = ask(&*arbiter, question, &answers, &silence);
             // Nobody to hear the answer means that the node is ending.
             answer.map(|answer| answers.send(answer))
         });
@@ -353,9 +355,9 @@ impl<C: Cpu + Send + 'static> Node<C> {
         else {
             return;
         };
-        let answers = self.answers.0.clone();
+        let (answers, silence) = (self.answers.0.clone(), self.silence.clone());
         let question = Question::Replace { from: record, to };
-        let answer = tokio::task::spawn_blocking(move || ask(&*arbiter, question, &answers)).await;
+        let answer = tokio::task::spawn_blocking(move || ask(&*arbiter, question, &answers, &silence)).await;
         if !matches!(answer, Ok(Some(Answer::Won(_)))) {
             tracing::warn!("the guest was stopped, but that is not on the arbiter's record");
         }
@@ -364,18 +366,25 @@ impl<C: Cpu + Send + 'static> Node<C> {
     fn status(&self) -> Status {
         let traffic = self.connection.as_ref().map(|connection| &connection.traffic);
         let link_bytes = self.carried + traffic.map_or(0, |traffic| traffic.sent() + traffic.received());
-        Status { link_bytes, ..self.engine.status() }
+        Status { link_bytes, arbiter_silent: self.silence.why(), ..self.engine.status() }
     }
 }
 
 /// Asks until there is an answer, or nobody to hear it.
-fn ask(arbiter: &dyn Arbiter, question: Question, answers: &flume::Sender<Answer>) -> Option<Answer> {
-    arbiter::ask(
-        arbiter,
-        question,
-        || answers.is_disconnected(),
-        |error| tracing::error!("no answer from the arbiter, the guest waits: {error}"),
-    )
+fn ask(
+    arbiter: &dyn Arbiter,
+    question: Question,
+    answers: &flume::Sender<Answer>,
+    silence: &Silence,
+) -> Option<Answer> {
+    let problem = |error: &ArbiterError| {
+        if silence.go_on(error) {
+            tracing::error!("no answer from the arbiter, the guest waits: {error}");
+        }
+    };
+    let answer = arbiter::ask(arbiter, question, || answers.is_disconnected(), problem);
+    silence.end();
+    answer
 }
 
 /// Writes what is queued, which may say why, and closes the link.

@@ -15,6 +15,8 @@ pub struct Status {
     pub eligible: bool,
     /// What it is doing, in a word or two.
     pub mode: String,
+    /// Why the arbiter gives no answer, while it is asked for something and gives none.
+    pub arbiter_silent: Option<String>,
     /// The last checkpoint, which was equal.
     pub last_checkpoint: Option<(Position, Digest)>,
     /// Checkpoints compared.

@@ -61,6 +61,7 @@ pub fn of_primary(status: &primary::Status, takeover: Option<&Takeover>) -> Stat
         ..Status::new(Role::Primary)
     };
     report.more.insert("mode".into(), status.mode.clone().into());
+    report.more.extend(arbiter(status.arbiter_silent.as_deref()));
     report.more.insert("held".into(), status.held.into());
     report.more.insert("batches".into(), status.batches.into());
     if let Some((_, digest)) = status.last_checkpoint {
@@ -90,11 +91,17 @@ pub fn of_secondary(status: &secondary::Status) -> Status {
         ..Status::new(Role::Secondary)
     };
     report.more.insert("mode".into(), status.mode.clone().into());
+    report.more.extend(arbiter(status.arbiter_silent.as_deref()));
     report.more.insert("checkpoints".into(), status.checkpoints.into());
     if let Some((_, digest)) = status.last_checkpoint {
         report.more.insert("last_digest".into(), digest.to_string().into());
     }
     report
+}
+
+/// A line about the arbiter, while it leaves the node without an answer.
+fn arbiter(silent: Option<&str>) -> Option<(String, serde_json::Value)> {
+    silent.map(|why| ("arbiter".to_owned(), format!("gives no answer, effects wait: {why}").into()))
 }
 
 fn position(checkpoint: Option<(Position, Digest)>) -> Option<u64> {
