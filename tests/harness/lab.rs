@@ -141,6 +141,17 @@ impl<'a> Lab<'a> {
         fs::rename(self.arbiter.with_extension("away"), &self.arbiter).expect("the arbiter's folder");
     }
 
+    /// Takes the lock of the arbiter's file, until the returned value is dropped.
+    ///
+    /// # Panics
+    /// If nobody has used the arbiter yet.
+    #[must_use]
+    pub fn lock_arbiter(&self) -> File {
+        let lock = File::open(self.arbiter().with_extension("lock")).expect("the arbiter's lock");
+        lock.lock().expect("a file that can be locked");
+        lock
+    }
+
     /// What the arbiter has on record.
     ///
     /// # Panics

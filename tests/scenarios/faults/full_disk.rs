@@ -1,7 +1,7 @@
 //! The disk of a primary that keeps its log is full. It ends with an error that says so, and the secondary goes on with the
 //! guest. (A recording without a peer ends where the disk did; that is in `bad_input.rs`.)
 
-use echovisor_tests::{Account, KV, Lab, Load, Role, Scene, scenario};
+use echovisor_tests::{Account, KV, Lab, Load, Scene, scenario};
 
 use crate::times;
 
@@ -20,19 +20,23 @@ fn fill(scene: &Scene, account: &mut Account) {
     let lab = Lab::new(scene);
     let disk = scene.small_disk(2 << 20);
     let folder = disk.path.join("log");
-    let primary = lab.primary_with(&lab.primary, KV, &["--store", &folder.to_string_lossy()]);
+    let mut primary = lab.primary_with(&lab.primary, KV, &["--store", &folder.to_string_lossy()]);
     let secondary = lab.secondary(&lab.secondary, &lab.primary);
     let term = primary.wait_until("protected", |status| status.protected).term;
     let load = Load::start(&lab, fastrand::u64(..));
 
+    // It takes as long as it takes to fill the disk.
+    while primary.process.ended().is_none() {
+        load.wait_for_replies(500);
+    }
     let ended = primary.process.finish();
     assert_eq!(ended.code(), Some(1), "{ended}");
     for part in ["no space is left", "hint: "] {
         assert!(ended.stdout.contains(part), "`{part}` is not what it says: {ended}");
     }
-    secondary.wait_until("the primary", |status| status.role == Role::Primary);
+    let status = lab.must_be_alone(&secondary, term + 1);
     load.wait_for_replies(500);
-    account.round(load.longest_silence(), &lab.must_be_alone(&secondary, term + 1));
+    account.round(load.longest_silence(), &status);
     account.clients(&load.finish());
     secondary.stop();
 }

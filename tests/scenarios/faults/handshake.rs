@@ -1,13 +1,13 @@
-//! Whoever says hello in another version, of a newer term, for another machine or from another kind of host, is sent away with
-//! the reason, and the pair notices nothing.
+//! Whoever says hello or welcome in another version, of another term, for another machine or on another kind of host, is sent
+//! away with the reason, and the pair notices nothing.
 
 use std::net::SocketAddr;
 
 use echovisor_event::{Digest, NodeId, Term, VmId};
-use echovisor_log::link::{Fingerprint, Hello, Link, LinkError, RefuseCode, greet};
+use echovisor_log::link::{Fingerprint, Hello, Link, LinkError, Message, RefuseCode, Welcome, greet};
 use echovisor_tests::{Guest, LIMIT, Lab, Node, Role, scenario};
 use echovisor_tools::node::fingerprint;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 /// The link's address: on one host it is plain text, which a test can speak.
 const ADDRESS: ([u8; 4], u16) = ([127, 0, 0, 1], 7000);
@@ -79,6 +79,37 @@ fn a_secondary_of_another_kind_is_refused() {
         let status = primary.status().expect("a status");
         assert!(status.protected && status.term == 1, "{status:?}");
         assert_eq!(secondary.status().expect("a status").role, Role::Secondary);
+        primary.stop();
+    });
+}
+
+#[test]
+fn a_primary_of_another_version_is_left_alone() {
+    scenario(|scene| {
+        let lab = Lab::new(scene);
+        let secondary = start_secondary(&lab);
+        let ours = stranger();
+        let welcome = Welcome {
+            version: ours.version + 1,
+            vm: VmId([1; 16]),
+            node: ours.node,
+            term: Term(1),
+            fingerprint: ours.fingerprint.digest,
+            resumed: false,
+        };
+        on_host(&lab, async || {
+            let listener = TcpListener::bind(address()).await.expect("an address");
+            let (stream, _) = listener.accept().await.expect("the secondary dials");
+            let mut link = link(stream);
+            let hello = link.receiver.receive().await.expect("a message");
+            assert!(matches!(hello, Message::Hello(_)), "{hello:?}");
+            link.sender.send(&Message::Welcome(welcome)).await.expect("it listens");
+            assert!(link.receiver.receive().await.is_err(), "it goes on with another version");
+        });
+        let primary = start_primary(&lab);
+        primary.wait_until("protected", |status| status.protected);
+        let said = secondary.process.said();
+        assert!(said.contains("version"), "it did not say what was wrong: {said}");
         primary.stop();
     });
 }

@@ -1,6 +1,6 @@
 //! The link is cut while both nodes live, and neither is told. Only the arbiter can say which of them goes on.
 
-use echovisor_tests::{Account, Capture, Frame, KV, Lab, Load, Node, Role, Scene, scenario, wait_for};
+use echovisor_tests::{Account, Capture, Frame, KV, Lab, Load, Node, Role, Scene, Site, scenario, wait_for};
 
 use crate::times;
 
@@ -10,11 +10,40 @@ fn a_link_that_is_cut_leaves_one_of_two() {
         let mut account = Account::of("link cut, both alive");
         let mut takeovers = 0;
         for _ in 0..times() {
-            takeovers += u64::from(cut(scene, &mut account) == Winner::Secondary);
+            takeovers += u64::from(cut(scene, &mut account, |lab, _, _| lab.cut_link()) == Winner::Secondary);
         }
         account.print();
         println!("the secondary won {takeovers} times of {}", times());
     });
+}
+
+/// Nor can anybody go on while the arbiter is gone, too.
+#[test]
+fn a_link_that_is_cut_while_the_arbiter_is_gone_leaves_none() {
+    scenario(|scene| {
+        let mut account = Account::of("link cut and arbiter gone, both alive");
+        for _ in 0..times() {
+            cut(scene, &mut account, cut_everything);
+        }
+        account.print();
+    });
+}
+
+fn cut_everything(lab: &Lab, primary: &Node, secondary: &Node) {
+    lab.hide_arbiter();
+    lab.cut_link();
+    for node in [primary, secondary] {
+        node.wait_until("waiting for the arbiter", |status| status.more.contains_key("arbiter"));
+    }
+    let [spoken, silent] = lab.sites().map(Site::guest_frames);
+    let asked = lab.client.traffic("eth0").sent;
+    wait_for("clients that ask again", || {
+        let more = lab.client.traffic("eth0").sent - asked;
+        if more > 0 { Ok(()) } else { Err("none does".to_owned()) }
+    });
+    assert_eq!(lab.sites().map(Site::guest_frames), [spoken, silent], "somebody spoke without the arbiter");
+    assert_eq!(silent, 0, "the secondary spoke for the guest");
+    lab.show_arbiter();
 }
 
 /// Who went on with the guest.
@@ -24,7 +53,8 @@ enum Winner {
     Secondary,
 }
 
-fn cut(scene: &Scene, account: &mut Account) -> Winner {
+/// Does `fault` to two nodes under load, and sees who goes on.
+fn cut(scene: &Scene, account: &mut Account, fault: impl FnOnce(&Lab, &Node, &Node)) -> Winner {
     let lab = Lab::new(scene);
     let (primary, secondary) = lab.pair(KV);
     let term = primary.status().expect("a status").term;
@@ -33,7 +63,7 @@ fn cut(scene: &Scene, account: &mut Account) -> Winner {
     load.wait_for_replies(500);
     let _ = load.longest_silence();
 
-    lab.cut_link();
+    fault(&lab, &primary, &secondary);
     let record = wait_for("the arbiter's word", || {
         let record = lab.arbiter_record();
         if record["mode"] == "solo" { Ok(record) } else { Err(record.to_string()) }
