@@ -9,7 +9,9 @@ use crate::{
     },
     cpu::{Cpu, CpuError, CpuState, Exit, Reason},
     devices::{Context, DeliveryError, DeviceStateError, Devices, DevicesConfig, DevicesState, Request},
+    dirty::{Consumer, DirtyTracker},
     memory::Memory,
+    pages::PageSet,
     state::MachineState,
     trail::Trail,
     world::{Effects, Here, Next, World},
@@ -29,6 +31,7 @@ pub struct Machine<C> {
     idle: Option<Nanos>,
     powered_off: Option<u32>,
     stage: Stage,
+    dirty: DirtyTracker,
 }
 
 /// How far the instruction is that made the last exit.
@@ -119,6 +122,7 @@ impl<C: Cpu> Machine<C> {
             idle: None,
             powered_off: None,
             stage: Stage::Complete,
+            dirty: DirtyTracker::default(),
         }
     }
 
@@ -143,6 +147,7 @@ impl<C: Cpu> Machine<C> {
             idle: state.idle,
             powered_off: state.powered_off,
             stage: Stage::Complete,
+            dirty: DirtyTracker::default(),
         })
     }
 
@@ -353,6 +358,23 @@ impl<C: Cpu> Machine<C> {
     /// The guest's RAM.
     pub fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// Keeps account of the pages that change, for someone who will ask [`Machine::changed_pages`]. Their first answer is
+    /// all pages.
+    ///
+    /// # Errors
+    /// If the processor does not keep account of the guest's writes.
+    pub fn track_pages(&mut self) -> Result<Consumer, CpuError> {
+        self.dirty.add(&mut self.cpu, &self.memory)
+    }
+
+    /// The pages that have changed since this consumer asked last; there may be some in it that have not.
+    ///
+    /// # Errors
+    /// If the processor does not tell what the guest has written.
+    pub fn changed_pages(&mut self, consumer: Consumer) -> Result<PageSet, CpuError> {
+        self.dirty.take(consumer, &mut self.cpu, &self.memory)
     }
 
     /// The devices' state.

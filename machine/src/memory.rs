@@ -1,12 +1,17 @@
 //! The guest's RAM.
 
 use echovisor_event::limits::{MEMORY_MAX, MEMORY_MIN, MEMORY_STEP, PAGE_SIZE};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, bitmap::AtomicBitmap};
+
+use crate::pages::PageSet;
+
+/// RAM as vm-memory knows it, with a bit for each page that was written through it.
+pub type Mmap = GuestMemoryMmap<AtomicBitmap>;
 
 /// The guest's RAM: one region from address zero, zero-filled at the start. Clones share the same RAM.
 #[derive(Clone, Debug)]
 pub struct Memory {
-    mmap: GuestMemoryMmap,
+    mmap: Mmap,
     size: u64,
 }
 
@@ -41,7 +46,7 @@ impl Memory {
         if !aligned || !(MEMORY_MIN..=MEMORY_MAX).contains(&size) {
             return Err(MemoryError::Size { size });
         }
-        let mmap = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size as usize)])
+        let mmap = Mmap::from_ranges(&[(GuestAddress(0), size as usize)])
             .map_err(|source| MemoryError::Map { size, source })?;
         Ok(Memory { mmap, size })
     }
@@ -60,13 +65,21 @@ impl Memory {
 
     /// As vm-memory knows it, for the crates that speak its traits.
     #[must_use]
-    pub fn mmap(&self) -> &GuestMemoryMmap {
+    pub fn mmap(&self) -> &Mmap {
         &self.mmap
     }
 
     /// Where the RAM lies in this process.
     pub(crate) fn host_address(&self) -> u64 {
         self.mmap.get_host_address(GuestAddress(0)).map_or(0, |start| start as u64)
+    }
+
+    /// Adds the pages that were written by anyone but the guest's processor since the last call, and forgets them.
+    pub(crate) fn take_written(&self, pages: &mut PageSet) {
+        for region in self.mmap.iter() {
+            // Dereferenced, because a region's own method gives a view that cannot be reset.
+            pages.unite_words(&(**region).bitmap().get_and_reset());
+        }
     }
 
     /// Reads at an address of the machine's own choice, such as the control page.

@@ -14,7 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use echovisor_event::{Digest, Effect, Position, limits::MEMORY_MIN};
+use echovisor_event::{
+    Digest, Effect, Position,
+    limits::{MEMORY_MIN, PAGE_SIZE},
+};
 use echovisor_machine::{
     Effects, Here, Machine, MachineConfig, Memory, Next, Stop, World,
     boot::{Crash, boot, layout::CONTROL, load},
@@ -119,6 +122,46 @@ fn crash(parts: &[&[u8]]) -> Crash {
         Stop::Crashed(crash) => *crash,
         stop => panic!("{stop:?}"),
     }
+}
+
+/// Writes to one page of every three from 4 MiB on, with an exit behind each.
+const STRIDES: &[&[u8]] = &[
+    &[0xbf, 0, 0, 0x40, 0],          // mov edi, 0x400000
+    &[0x89, 0x3f],                   // mov [rdi], edi
+    &[0x81, 0xc7, 0x00, 0x30, 0, 0], // add edi, 0x3000
+    &[0xe6, 0x80],                   // out 0x80, al
+    &[0xeb, 0xf4],                   // back to the store
+];
+
+#[test]
+fn no_page_changes_that_is_not_on_the_account() {
+    let mut machine = machine(STRIDES);
+    let pages = |machine: &Machine<KvmCpu>| -> Vec<_> {
+        let mut page = [0; PAGE_SIZE];
+        let read = |index| {
+            machine.memory().read_page(index, &mut page);
+            page
+        };
+        (0..machine.memory().pages()).map(read).collect()
+    };
+    let consumer = machine.track_pages().unwrap();
+    assert_eq!(machine.changed_pages(consumer).unwrap().len(), machine.memory().pages(), "all are new");
+    for step in [1, 1, 5, 40, 2] {
+        let before = pages(&machine);
+        let to = Position(machine.position().0 + step);
+        assert!(matches!(machine.run(&mut Silence(Some(to))).unwrap(), Stop::Paused));
+        let changed = machine.changed_pages(consumer).unwrap();
+        let after = pages(&machine);
+        let differ: Vec<usize> = (0..after.len()).filter(|index| before[*index] != after[*index]).collect();
+        assert_eq!(differ.len() as u64, step, "the guest writes to a page in each step");
+        assert!(differ.iter().all(|index| changed.contains(*index)), "{differ:?} not all in {changed:?}");
+        assert!(
+            changed.len() < after.len() / 4,
+            "{} pages: that is no account of what was written",
+            changed.len()
+        );
+    }
+    assert!(machine.changed_pages(consumer).unwrap().is_empty(), "told once");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use echovisor_machine::{
     boot::Crash,
     cpu::{Cpu, CpuError},
 };
-use echovisor_snapshot::{Image, state_digest};
+use echovisor_snapshot::{Image, RunningDigest};
 
 use crate::live::{Live, LiveError};
 
@@ -41,12 +41,14 @@ pub struct Recorder<C> {
     machine: Machine<C>,
     live: Live,
     requests: flume::Receiver<Request>,
+    /// From the first checkpoint on: account of the pages that change is not kept for nobody.
+    digest: Option<RunningDigest>,
 }
 
 impl<C: Cpu> Recorder<C> {
     /// Runs `machine` in `live`, with requests from other threads.
     pub fn new(machine: Machine<C>, live: Live, requests: flume::Receiver<Request>) -> Recorder<C> {
-        Recorder { machine, live, requests }
+        Recorder { machine, live, requests, digest: None }
     }
 
     /// Runs the guest until it ends. What the journal holds is handed over then.
@@ -105,7 +107,11 @@ impl<C: Cpu> Recorder<C> {
     fn checkpoint(&mut self) -> Result<(), RecordError> {
         let at = self.machine.position();
         if self.live.journal().is_open() {
-            let digest = state_digest(self.machine.memory(), &self.machine.save()?);
+            let running = match &mut self.digest {
+                Some(running) => running,
+                none => none.insert(RunningDigest::new(&mut self.machine)?),
+            };
+            let digest = running.take(&mut self.machine)?;
             self.live.journal().arrived(at, self.machine.trail().0);
             self.write(at, Record::Checkpoint(digest))?;
         }

@@ -14,7 +14,7 @@ use echovisor_machine::{
     boot::Crash,
     cpu::{Cpu, CpuError},
 };
-use echovisor_snapshot::state_digest;
+use echovisor_snapshot::{RunningDigest, state_digest};
 
 use crate::{
     history::History,
@@ -118,13 +118,30 @@ impl Progress {
 pub struct Follower<C, H, W> {
     machine: Machine<C>,
     replay: Replay<H, W>,
+    digest: StateDigest,
+}
+
+/// How the state's digest is computed at a checkpoint.
+enum StateDigest {
+    /// From all of RAM.
+    Whole,
+    /// From what has changed, but for the first one.
+    Changed(Option<RunningDigest>),
 }
 
 impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
-    /// Follows `replay` with `machine`, which must stand where the log begins.
+    /// Follows `replay` with `machine`, which must stand where the log begins. Each checkpoint reads all of RAM, so that it
+    /// relies on nobody's account of what has changed.
     pub fn new(machine: Machine<C>, mut replay: Replay<H, W>) -> Self {
         replay.begin(machine.clock());
-        Follower { machine, replay }
+        Follower { machine, replay, digest: StateDigest::Whole }
+    }
+
+    /// Reads at a checkpoint only the pages that have changed since the last one, because a primary waits for this machine.
+    #[must_use]
+    pub fn in_lockstep(mut self) -> Self {
+        self.digest = StateDigest::Changed(None);
+        self
     }
 
     /// Runs until the log ends, or to the first boundary at or after `to`. Compares the trail with every batch and the
@@ -157,9 +174,15 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
         last.map_or(Ok(()), |expected| self.compare(expected))
     }
 
-    fn compare(&self, expected: Digest) -> Result<(), FollowError<H::Error>> {
+    fn compare(&mut self, expected: Digest) -> Result<(), FollowError<H::Error>> {
         let at = self.machine.position();
-        let found = state_digest(self.machine.memory(), &self.machine.save()?);
+        let found = match &mut self.digest {
+            StateDigest::Whole => state_digest(self.machine.memory(), &self.machine.save()?),
+            StateDigest::Changed(Some(running)) => running.take(&mut self.machine)?,
+            StateDigest::Changed(none) => {
+                none.insert(RunningDigest::new(&mut self.machine)?).take(&mut self.machine)?
+            }
+        };
         if found != expected {
             return Err(FollowError::Digest { at, expected, found });
         }
@@ -175,6 +198,9 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
     /// Replaces the machine by another one in the same state.
     pub fn replace_machine(&mut self, machine: Machine<C>) {
         self.machine = machine;
+        if let StateDigest::Changed(running) = &mut self.digest {
+            *running = None;
+        }
     }
 
     /// The machine, what saw its effects, and the last time in the log with the moment when it came in.

@@ -1,7 +1,7 @@
 //! The digest of a whole state.
 
 use echovisor_event::{Digest, limits::PAGE_SIZE};
-use echovisor_machine::{MachineState, Memory};
+use echovisor_machine::{MachineState, Memory, PageSet};
 
 /// How many children a node of the tree has. A level is 1/64 of the one below, so that the whole tree costs little more than
 /// its leaves.
@@ -21,14 +21,43 @@ impl PageDigests {
     /// Reads all of `memory`. The guest must not run meanwhile.
     #[must_use]
     pub fn of(memory: &Memory) -> PageDigests {
+        let mut digests = PageDigests::of_zeros(memory.pages());
+        digests.update(memory, &PageSet::all(memory.pages()));
+        digests
+    }
+
+    /// The digests of that many pages of zeros.
+    #[must_use]
+    pub fn of_zeros(pages: usize) -> PageDigests {
+        PageDigests::from_leaves(vec![hash(&[0; PAGE_SIZE]); pages])
+    }
+
+    /// Reads the pages of `memory` that have `changed`, and brings what depends on them up to date. The guest must not run
+    /// meanwhile.
+    pub fn update(&mut self, memory: &Memory, changed: &PageSet) {
         let zero = hash(&[0; PAGE_SIZE]);
         let mut page = [0; PAGE_SIZE];
-        let leaves = (0..memory.pages()).map(|index| {
+        // The nodes above the changed ones, rising and each once.
+        let mut parents = Vec::new();
+        for index in changed.iter() {
             memory.read_page(index, &mut page);
             // Most pages of most guests are zero, and comparing is faster than hashing.
-            if is_zero(&page) { zero } else { hash(&page) }
-        });
-        PageDigests::from_leaves(leaves.collect())
+            let digest = if is_zero(&page) { zero } else { hash(&page) };
+            if self.levels[0][index] != digest {
+                self.levels[0][index] = digest;
+                parents.push(index / FAN_OUT);
+            }
+        }
+        for level in 1..self.levels.len() {
+            parents.dedup();
+            let (below, above) = self.levels.split_at_mut(level);
+            let children = &below[level - 1];
+            for index in &mut parents {
+                let first = *index * FAN_OUT;
+                above[0][*index] = node(&children[first..(first + FAN_OUT).min(children.len())]);
+                *index /= FAN_OUT;
+            }
+        }
     }
 
     fn from_leaves(leaves: Vec<Digest>) -> PageDigests {
@@ -80,7 +109,7 @@ pub fn state_digest(memory: &Memory, state: &MachineState) -> Digest {
 }
 
 /// The digest of a state whose memory has this root.
-fn combine(memory: Digest, state: &MachineState) -> Digest {
+pub(crate) fn combine(memory: Digest, state: &MachineState) -> Digest {
     let state = rkyv::to_bytes::<rkyv::rancor::Error>(&state.canonical()).expect("plain data serialises");
     let mut hasher = blake3::Hasher::new_derive_key("echovisor state digest 1");
     hasher.update(&memory.0).update(&state);

@@ -5,6 +5,8 @@
 
 mod digest;
 mod image;
+mod running;
 
 pub use digest::{PageDigests, state_digest};
 pub use image::{IMAGE_VERSION, Image, ImageError, RestoreError};
+pub use running::RunningDigest;

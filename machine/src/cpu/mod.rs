@@ -5,6 +5,8 @@ pub mod scripted;
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::pages::PageSet;
+
 /// A virtual processor that runs the guest until an instruction leaves to the machine.
 pub trait Cpu {
     /// Runs the guest to its next exit. What the exit of the last call asked for (the data of a read) has been filled in
@@ -33,6 +35,19 @@ pub trait Cpu {
     /// If the state is of another kind of processor, invalid, or refused by the host. The processor is then in no
     /// defined state and must not be entered.
     fn restore(&mut self, state: &CpuState) -> Result<(), CpuError>;
+
+    /// From now on the processor keeps account of the pages that the guest writes. It may slow the guest down.
+    ///
+    /// # Errors
+    /// If the host refuses.
+    fn track_writes(&mut self) -> Result<(), CpuError>;
+
+    /// Adds the pages that the guest has written since the last call, or since [`Cpu::track_writes`], and forgets them. It
+    /// may name pages that were only read. What the machine itself wrote, [`Memory`](crate::Memory) knows.
+    ///
+    /// # Errors
+    /// If the host refuses to tell.
+    fn take_written(&mut self, pages: &mut PageSet) -> Result<(), CpuError>;
 }
 
 /// Why the guest stopped running, and where.

@@ -103,7 +103,7 @@ fn follow<C: Cpu>(
     progress: Arc<Progress>,
 ) -> Result<Followed<C>, FollowError<Infallible>> {
     let replay = Replay::new(incoming, Unconfirmed::default(), true, progress);
-    let mut follower = Follower::new(machine, replay);
+    let mut follower = Follower::new(machine, replay).in_lockstep();
     let reached = follower.run(None)?;
     let (machine, unconfirmed, clock) = follower.into_parts();
     Ok(Followed { machine, unconfirmed, clock, reached })

@@ -5,7 +5,7 @@ use std::{cell::Cell, collections::VecDeque, convert::Infallible, rc::Rc, sync::
 use echovisor_event::{Effect, Position};
 use echovisor_log::{Batch, Decoder};
 use echovisor_machine::{
-    Effects, Memory,
+    Effects, Memory, PageSet,
     cpu::{Cpu, CpuError, CpuState, Exit, Reason, scripted::ScriptedCpu},
 };
 use echovisor_replayer::{Arrived, Follower, History, Progress, Replay, Unconfirmed, Witness};
@@ -90,6 +90,14 @@ impl Cpu for Watched {
 
     fn restore(&mut self, state: &CpuState) -> Result<(), CpuError> {
         self.cpu.restore(state)
+    }
+
+    fn track_writes(&mut self) -> Result<(), CpuError> {
+        self.cpu.track_writes()
+    }
+
+    fn take_written(&mut self, pages: &mut PageSet) -> Result<(), CpuError> {
+        self.cpu.take_written(pages)
     }
 }
 

@@ -16,7 +16,7 @@ use echovisor_log::{
     link::{LinkError, Plaintext, RefuseCode, dial, greet},
 };
 use echovisor_machine::{
-    Memory,
+    Memory, PageSet,
     cpu::{Cpu, CpuError, CpuState, Exit, scripted::ScriptedCpu},
 };
 use echovisor_recorder::{Ended, primary};
@@ -295,5 +295,13 @@ impl Cpu for Rotten {
 
     fn restore(&mut self, state: &CpuState) -> Result<(), CpuError> {
         self.cpu.restore(state)
+    }
+
+    fn track_writes(&mut self) -> Result<(), CpuError> {
+        self.cpu.track_writes()
+    }
+
+    fn take_written(&mut self, pages: &mut PageSet) -> Result<(), CpuError> {
+        self.cpu.take_written(pages)
     }
 }

@@ -11,7 +11,9 @@ mod state;
 
 use std::{ptr::NonNull, sync::atomic::Ordering};
 
-use kvm_bindings::{kvm_mp_state, kvm_run, kvm_userspace_memory_region, kvm_xcr, kvm_xcrs};
+use kvm_bindings::{
+    KVM_MEM_LOG_DIRTY_PAGES, kvm_mp_state, kvm_run, kvm_userspace_memory_region, kvm_xcr, kvm_xcrs,
+};
 use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuExit, VcpuFd, VmFd};
 
 pub use self::{
@@ -20,7 +22,7 @@ pub use self::{
     state::{DebugRegs, Events, Exception, Fpu, Interrupt, KvmState, Msr, Nmi, Regs, Segment, Sregs, Table},
 };
 use super::{Cpu, CpuError, CpuState, Exit, Reason};
-use crate::memory::Memory;
+use crate::{memory::Memory, pages::PageSet};
 
 /// A virtual machine of KVM with one vCPU.
 pub struct KvmCpu {
@@ -30,12 +32,15 @@ pub struct KvmCpu {
     kicker: Kicker,
     flavour: Flavour,
     // KVM maps the guest's memory until the VM is gone: fields are dropped in order.
-    _vm: VmFd,
-    _memory: Memory,
+    vm: VmFd,
+    memory: Memory,
 }
 
 // SAFETY: `run` points into a mapping that `vcpu` owns and that moves between threads with it.
 unsafe impl Send for KvmCpu {}
+
+/// The memory slot that holds all of RAM.
+const RAM: u32 = 0;
 
 /// The capabilities without which the machine does not start.
 pub const NEEDED: &[Cap] = &[
@@ -67,22 +72,14 @@ impl KvmCpu {
         // Three pages below the BIOS that VT-x without unrestricted guest needs; no RAM of ours is there.
         vm.set_tss_address(0xFFFB_D000).map_err(call("KVM_SET_TSS_ADDR"))?;
         msr::filter(&vm)?;
-        let region = kvm_userspace_memory_region {
-            slot: 0,
-            flags: 0,
-            guest_phys_addr: 0,
-            memory_size: memory.size(),
-            userspace_addr: memory.host_address(),
-        };
-        // SAFETY: the range is mapped by `memory`, of which this keeps a clone that is dropped after the VM.
-        unsafe { vm.set_user_memory_region(region) }.map_err(call("KVM_SET_USER_MEMORY_REGION"))?;
+        set_memory(&vm, memory, 0)?;
         let mut vcpu = vm.create_vcpu(0).map_err(call("KVM_CREATE_VCPU"))?;
         vcpu.set_cpuid2(&cpuid::table()?).map_err(call("KVM_SET_CPUID2"))?;
         // Every exit shows the instruction pointer, without a call of its own.
         vcpu.set_sync_valid_reg(SyncReg::Register);
         let run = NonNull::from(vcpu.get_kvm_run());
         let (kicker, flavour) = (Kicker::new(run), Flavour::of_host());
-        Ok(KvmCpu { vcpu, run, kicker, flavour, _vm: vm, _memory: memory.clone() })
+        Ok(KvmCpu { vcpu, run, kicker, flavour, vm, memory: memory.clone() })
     }
 
     /// A handle by which other threads call the vCPU out of the guest.
@@ -165,6 +162,29 @@ impl Cpu for KvmCpu {
             CpuState::Scripted(_) => Err(CpuError::State("it is of a scripted processor, not of KVM".into())),
         }
     }
+
+    fn track_writes(&mut self) -> Result<(), CpuError> {
+        set_memory(&self.vm, &self.memory, KVM_MEM_LOG_DIRTY_PAGES)
+    }
+
+    fn take_written(&mut self, pages: &mut PageSet) -> Result<(), CpuError> {
+        let log = self.vm.get_dirty_log(RAM, self.memory.size() as usize);
+        pages.unite_words(&log.map_err(call("KVM_GET_DIRTY_LOG"))?);
+        Ok(())
+    }
+}
+
+/// Makes `memory` the VM's RAM, or changes its flags.
+fn set_memory(vm: &VmFd, memory: &Memory, flags: u32) -> Result<(), CpuError> {
+    let region = kvm_userspace_memory_region {
+        slot: RAM,
+        flags,
+        guest_phys_addr: 0,
+        memory_size: memory.size(),
+        userspace_addr: memory.host_address(),
+    };
+    // SAFETY: the range is mapped by `memory`, of which `KvmCpu` keeps a clone that is dropped after the VM.
+    unsafe { vm.set_user_memory_region(region) }.map_err(call("KVM_SET_USER_MEMORY_REGION"))
 }
 
 impl Drop for KvmCpu {

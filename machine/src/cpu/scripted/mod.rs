@@ -23,7 +23,7 @@ pub use self::{
     state::ScriptedState,
 };
 use super::{Cpu, CpuError, CpuState, Exit, Reason};
-use crate::memory::Memory;
+use crate::{memory::Memory, pages::PageSet};
 
 /// Most instructions from one exit to the next, about a second: much longer than a guest may run before it is kicked,
 /// and the end of a test whose guest was never meant to loop.
@@ -260,6 +260,15 @@ impl Cpu for ScriptedCpu {
         self.state = state.clone();
         self.current = state.pc;
         self.rest = Rest::Done;
+        Ok(())
+    }
+
+    fn track_writes(&mut self) -> Result<(), CpuError> {
+        Ok(())
+    }
+
+    /// The interpreter writes as the machine does, so that [`Memory`] knows of it already.
+    fn take_written(&mut self, _: &mut PageSet) -> Result<(), CpuError> {
         Ok(())
     }
 }
