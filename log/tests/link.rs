@@ -7,8 +7,8 @@ use echovisor_log::{
     SegmentStart,
     limits::{BODY_MAX, VERSION},
     link::{
-        Ack, Address, Fingerprint, Heartbeat, Hello, Link, LinkError, Listener, Message, Ours, Plaintext,
-        Refuse, RefuseCode, Resume, WireError, accept, dial, greet, welcome,
+        Ack, Address, Fingerprint, Heartbeat, Hello, Keys, Link, LinkError, Listener, Message, Ours,
+        PrivateKey, Refuse, RefuseCode, Resume, WireError, accept, dial, greet, welcome,
     },
 };
 use tempfile::TempDir;
@@ -45,14 +45,14 @@ async fn two_nodes_meet_over_tcp_and_unix() {
     let unix = format!("unix:{}", dir.path().join("socket").display());
     for address in ["127.0.0.1:0", "[::1]:0", "localhost:0", &unix] {
         let address: Address = address.parse().unwrap();
-        let listener = match Listener::bind(&address, Plaintext::LocalOnly).await {
+        let listener = match Listener::bind(&address, None).await {
             // A host without IPv6.
             Err(LinkError::Listen { .. }) if address.to_string().starts_with("[::1]") => continue,
             other => other.unwrap(),
         };
         let target = listener.address().unwrap();
         let secondary = tokio::spawn(async move {
-            let mut link = dial(&target, Plaintext::LocalOnly, LATER).await.unwrap();
+            let mut link = dial(&target, None, LATER).await.unwrap();
             let hello = Hello { resume: Some(Resume { segment: 7, sequence: 70 }), ..hello() };
             let welcome = greet(&mut link, &hello, LATER).await.unwrap();
             assert_eq!((welcome.vm, welcome.term, welcome.resumed), (ours().vm, Term(5), true));
@@ -66,7 +66,7 @@ async fn two_nodes_meet_over_tcp_and_unix() {
             let traffic = link.traffic();
             (body, traffic.sent(), traffic.received())
         });
-        let mut link = listener.accept().await.unwrap();
+        let mut link = listener.accept().await.unwrap().open().await.unwrap();
         let hello = accept(&mut link, &ours(), LATER).await.unwrap();
         assert_eq!(hello.resume, Some(Resume { segment: 7, sequence: 70 }));
         link.sender.send(&Message::Welcome(welcome(&ours(), true))).await.unwrap();
@@ -258,22 +258,24 @@ fn addresses_say_what_is_wrong_with_them() {
 #[tokio::test]
 async fn what_cannot_be_reached_or_listened_on_is_said_clearly() {
     let address: Address = "127.0.0.1:0".parse().unwrap();
-    let listener = Listener::bind(&address, Plaintext::LocalOnly).await.unwrap();
+    let listener = Listener::bind(&address, None).await.unwrap();
     let taken = listener.address().unwrap();
     let dir = TempDir::new().unwrap();
     let socket = Address::Unix(dir.path().join("socket"));
-    let unix = Listener::bind(&socket, Plaintext::LocalOnly).await.unwrap();
+    let unix = Listener::bind(&socket, None).await.unwrap();
     for address in [&taken, &socket, &Address::Unix(dir.path().join("no/socket"))] {
-        let error = Listener::bind(address, Plaintext::LocalOnly).await.unwrap_err();
+        let error = Listener::bind(address, None).await.unwrap_err();
         assert!(matches!(error, LinkError::Listen { .. }) && error.hint().is_some(), "{error}");
     }
     let mode = std::fs::metadata(dir.path().join("socket")).unwrap().permissions();
     assert_eq!(mode.mode() & 0o777, 0o600);
     drop(listener);
+    let [own, peer] = [(); 2].map(|()| PrivateKey::generate().unwrap());
+    let keys = Keys::new(&own, [peer.public()]).unwrap();
     let nobody = Address::Unix(dir.path().join("nobody"));
     let nowhere: Address = "no-such-host.invalid:1".parse().unwrap();
     for address in [&taken, &nobody, &nowhere] {
-        let error = dial(address, Plaintext::Anywhere, LATER).await.err().unwrap();
+        let error = dial(address, Some(&keys), LATER).await.err().unwrap();
         assert!(matches!(error, LinkError::Dial { .. }) && error.hint().is_some(), "{error}");
     }
     // A socket file whose listener died is replaced; one in use was not.
@@ -281,17 +283,17 @@ async fn what_cannot_be_reached_or_listened_on_is_said_clearly() {
     for elsewhere in ["192.0.2.1:7", "0.0.0.0:0", "[2001:db8::1]:7"] {
         let elsewhere: Address = elsewhere.parse().unwrap();
         for error in [
-            dial(&elsewhere, Plaintext::LocalOnly, LATER).await.err().unwrap(),
-            Listener::bind(&elsewhere, Plaintext::LocalOnly).await.err().unwrap(),
+            dial(&elsewhere, None, LATER).await.err().unwrap(),
+            Listener::bind(&elsewhere, None).await.err().unwrap(),
         ] {
             assert!(matches!(error, LinkError::Plaintext { .. }) && error.hint().is_some(), "{error}");
         }
     }
     let anywhere: Address = "0.0.0.0:0".parse().unwrap();
-    Listener::bind(&anywhere, Plaintext::Anywhere).await.unwrap();
+    Listener::bind(&anywhere, Some(keys)).await.unwrap();
 
     let stale = dir.path().join("stale");
     drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
     assert!(stale.exists());
-    Listener::bind(&Address::Unix(stale), Plaintext::LocalOnly).await.unwrap();
+    Listener::bind(&Address::Unix(stale), None).await.unwrap();
 }

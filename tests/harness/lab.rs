@@ -4,12 +4,13 @@ use std::{
     fs::{self, File},
     net::{SocketAddr, TcpStream},
     path::PathBuf,
+    process::Command,
     time::Duration,
 };
 
 use serde_json::Value;
 
-use crate::{LIMIT, Namespace, Node, Role, Scene, Status, wait_for};
+use crate::{LIMIT, Namespace, Node, Role, Scene, Status, echovisor, wait_for};
 
 /// The client's address.
 pub const CLIENT: &str = "10.0.0.1";
@@ -48,6 +49,8 @@ pub struct Site {
     pub namespace: Namespace,
     /// Its address on the link.
     pub address: &'static str,
+    /// The file of its private key; the public one is beside it.
+    pub key: PathBuf,
 }
 
 impl<'a> Lab<'a> {
@@ -68,8 +71,8 @@ impl<'a> Lab<'a> {
         let client = Namespace::new();
         cable(&client, "eth0", &switch, "client");
         client.ip(&format!("address add {CLIENT}/24 dev eth0"));
-        let primary = Site::new("10.1.0.1", &switch, "primary");
-        let secondary = Site::new("10.1.0.2", &switch, "secondary");
+        let primary = Site::new("10.1.0.1", &switch, "primary", key(scene));
+        let secondary = Site::new("10.1.0.2", &switch, "secondary", key(scene));
         cable(&primary.namespace, LINK, &secondary.namespace, LINK);
         for site in [&primary, &secondary] {
             site.namespace.ip(&format!("address add {}/30 dev {LINK}", site.address));
@@ -215,7 +218,7 @@ impl Site {
         self.namespace.traffic("tap0").received
     }
 
-    fn new(address: &'static str, switch: &Namespace, port: &str) -> Site {
+    fn new(address: &'static str, switch: &Namespace, port: &str, key: PathBuf) -> Site {
         let namespace = Namespace::new();
         bridge(&namespace);
         namespace.ip("tuntap add tap0 mode tap");
@@ -223,8 +226,21 @@ impl Site {
         for interface in ["eth0", "tap0"] {
             namespace.ip(&format!("link set {interface} up master br0"));
         }
-        Site { namespace, address }
+        Site { namespace, address, key }
     }
+}
+
+/// A new key pair: the file of the private key.
+///
+/// # Panics
+/// If `echovisor keygen` fails.
+#[must_use]
+pub fn key(scene: &Scene) -> PathBuf {
+    let file = scene.path(&scene.unique("key"));
+    let output = Command::new(echovisor()).args(["keygen", "--out"]).arg(&file).output();
+    let output = output.expect("echovisor can be started");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    file
 }
 
 /// A bridge `br0` that forwards from its first moment on.

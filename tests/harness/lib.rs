@@ -43,7 +43,7 @@ pub use account::Account;
 pub use capture::{Capture, Frame};
 pub use clients::{Measured, Replayed};
 pub use freeze::Frozen;
-pub use lab::{CLIENT, GUEST, Lab, Site};
+pub use lab::{CLIENT, GUEST, Lab, Site, key};
 pub use load::{Load, Verdict};
 pub use namespace::{Namespace, Traffic};
 pub use node::{Guest, KV, Node, Role, Status};

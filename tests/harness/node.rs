@@ -1,8 +1,12 @@
 //! The nodes of a scenario: `echovisor` as a process with a control socket.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 pub use echovisor_tools::control::{Role, Status};
+use echovisor_tools::key_file::public_path;
 
 use crate::{Lab, Namespace, Process, Scene, Site, echovisor, wait_for};
 
@@ -81,13 +85,26 @@ impl Lab<'_> {
         (Node::start(self.scene, &site.namespace, "record", &[&guest.words()[..], &out].concat()), folder)
     }
 
-    fn node(&self, site: &Site, command: &str, arguments: &[&[String]]) -> Node {
+    /// A node at `site`, with the network, the arbiter and the keys of that host.
+    #[must_use]
+    pub fn node(&self, site: &Site, command: &str, arguments: &[&[String]]) -> Node {
         let mut arguments = arguments.concat();
-        // The link is a cable between two namespaces, which the program can't tell from one between two hosts.
         let arbiter = format!("file:{}", self.arbiter().display());
-        arguments
-            .extend(["--net", "tap:tap0", "--allow-plaintext-link", "--arbiter", &arbiter].map(String::from));
+        arguments.extend(["--net", "tap:tap0", "--arbiter", &arbiter].map(String::from));
+        arguments.extend(self.keys(site));
         Node::start(self.scene, &site.namespace, command, &arguments)
+    }
+
+    /// The keys of a node at `site`, as arguments: its own, and the public one of the other host.
+    #[must_use]
+    pub fn keys(&self, site: &Site) -> [String; 4] {
+        let [own, other] = if site.key == self.primary.key {
+            [&self.primary, &self.secondary]
+        } else {
+            [&self.secondary, &self.primary]
+        };
+        let (key, peer) = (own.key.display(), public_path(&other.key));
+        ["--key".to_owned(), key.to_string(), "--peer".to_owned(), peer.display().to_string()]
     }
 }
 
@@ -100,6 +117,12 @@ impl Node {
         program.args(["-v", command]).args(arguments).arg("--control").arg(&control);
         let process = Process::start(scene, command, namespace, &mut program);
         Node { process, control }
+    }
+
+    /// Its control socket.
+    #[must_use]
+    pub fn control(&self) -> &Path {
+        &self.control
     }
 
     /// What `echovisor status` says about it.

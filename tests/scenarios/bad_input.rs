@@ -1,9 +1,10 @@
 //! Whatever is wrong: an error that names it, a hint, the documented exit code, and nothing broken.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -92,7 +93,13 @@ fn command_lines() {
         let missing = scene.path("no-such-folder/file").display().to_string();
         let _taken = lab.primary.namespace.enter(|| TcpListener::bind("10.1.0.1:7000")).expect("a port");
         let arbiter = format!("--arbiter file:{}", lab.arbiter().display());
-        let node = "primary --guest counter --allow-plaintext-link --listen";
+        let keys = lab.keys(&lab.primary);
+        let [key, peer] = [&keys[1], &keys[3]];
+        let open = scene.path("open").display().to_string();
+        fs::copy(key, &open).expect("a key");
+        fs::set_permissions(&open, Permissions::from_mode(0o644)).expect("a mode");
+        let node = format!("primary --guest counter {} --listen", keys.join(" "));
+        let plain = format!("primary --guest counter {arbiter} --listen 10.1.0.1:7001");
         let cases = [
             (format!("record --guest counter --memory 4M --out {out}"), USAGE, "memory"),
             (format!("record --guest no-such --out {out}"), USAGE, "no-such"),
@@ -100,7 +107,14 @@ fn command_lines() {
             (format!("{node} 10.1.0.1:7000 {arbiter}"), FAILED, "in use"),
             (format!("{node} 10.1.0.1:7001"), USAGE, "arbiter"),
             (format!("{node} 10.1.0.1:7001 --arbiter file:{missing}"), FAILED, "no-such-folder"),
-            (format!("primary --guest counter --listen 10.1.0.1:7001 {arbiter}"), USAGE, "encrypted"),
+            (plain.clone(), USAGE, "not encrypted"),
+            (format!("{plain} --key {key}"), USAGE, "required arguments"),
+            (format!("{plain} --peer {peer}"), USAGE, "required arguments"),
+            (format!("{plain} --key {open} --peer {peer}"), USAGE, "others than its owner"),
+            (format!("{plain} --key {missing} --peer {peer}"), FAILED, "cannot read the key"),
+            (format!("{plain} --key {peer} --peer {peer}"), USAGE, "others than its owner"),
+            (format!("{plain} --key {key} --peer {key}"), USAGE, "private key"),
+            (format!("keygen --out {key}"), FAILED, "exists"),
             (format!("replay {missing}"), FAILED, "no recording"),
             (format!("status --control {missing}"), FAILED, "no control socket"),
         ];

@@ -3,14 +3,14 @@
 use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
-use echovisor_log::{arbiter, link::Plaintext};
+use echovisor_log::{arbiter, link::Keys};
 use echovisor_recorder::primary::protocol::Timing;
 use humantime::Duration;
 
 use crate::{
-    commands::{check_host, demo, inspect, primary, record, replay, secondary, status, stop},
+    commands::{check_host, demo, inspect, keygen, primary, record, replay, secondary, status, stop},
     failure::{Exit, Failure},
-    output,
+    key_file, output,
     values::{Arbiter, Mac, MemorySize, Net},
 };
 
@@ -37,6 +37,8 @@ pub enum Command {
     Demo(demo::DemoArgs),
     /// See what a recording holds
     Inspect(inspect::InspectArgs),
+    /// Make a key pair for a node, so that its link can leave this host
+    Keygen(keygen::KeygenArgs),
     /// Run a guest against the real world, protected by a secondary
     Primary(primary::PrimaryArgs),
     /// Follow a primary in lockstep, and take over when it is gone
@@ -62,6 +64,7 @@ impl Command {
         match self {
             Command::Demo(args) => demo::run(&args),
             Command::Inspect(args) => inspect::run(&args),
+            Command::Keygen(args) => keygen::run(&args),
             Command::Primary(args) => primary::run(&args),
             Command::Secondary(args) => secondary::run(&args),
             Command::Record(args) => record::run(&args),
@@ -145,9 +148,13 @@ pub struct NodeArgs {
     #[arg(long, value_name = "ARBITER")]
     pub arbiter: Option<Arbiter>,
 
-    /// Let the link leave this host unencrypted: whoever can read it sees the guest's memory
-    #[arg(long)]
-    pub allow_plaintext_link: bool,
+    /// This node's private key, from `echovisor keygen`: the link is encrypted, and may leave this host
+    #[arg(long, value_name = "FILE", requires = "peers")]
+    pub key: Option<PathBuf>,
+
+    /// Public keys of the nodes that may be at the other end of the link, in either role; can be given several times
+    #[arg(long = "peer", value_name = "FILE", requires = "key")]
+    pub peers: Vec<PathBuf>,
 
     /// How often an idle node says that it is alive
     #[arg(long, value_name = "TIME", default_value = "125ms")]
@@ -165,10 +172,12 @@ impl NodeArgs {
         Timing { heartbeat: *self.heartbeat, suspicion: *self.suspicion, ..Timing::default() }
     }
 
-    /// Whether the link may leave this host.
-    #[must_use]
-    pub fn plaintext(&self) -> Plaintext {
-        if self.allow_plaintext_link { Plaintext::Anywhere } else { Plaintext::LocalOnly }
+    /// The keys of the link's ends, if there are any.
+    ///
+    /// # Errors
+    /// If a key cannot be read or used.
+    pub fn keys(&self) -> Result<Option<Keys>, Failure> {
+        self.key.as_ref().map(|key| key_file::read(key, &self.peers)).transpose()
     }
 
     /// The arbiter, which `what` cannot do without.

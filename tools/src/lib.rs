@@ -7,6 +7,7 @@ pub mod commands;
 pub mod control;
 pub mod failure;
 mod images;
+pub mod key_file;
 pub mod model;
 pub mod node;
 pub mod output;

@@ -1,19 +1,27 @@
 //! Where a link goes, and how it is made.
 
 use std::{
-    fmt,
-    fs::{self, Permissions},
-    io,
-    net::SocketAddr,
-    os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    fmt, fs, io,
+    net::{IpAddr, SocketAddr},
+    os::unix::net,
+    path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
 };
 
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, lookup_host};
+use rustix::{
+    fs::{Mode, fchmod},
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream, lookup_host},
+};
 
-use super::{error::LinkError, framed::Link};
+use super::{error::LinkError, framed::Link, keys::Keys, tls};
+
+/// Connections that may wait in the system's queue of a Unix socket.
+const BACKLOG: i32 = 128;
 
 /// The address of a node: `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,16 +35,6 @@ pub enum Address {
     },
     /// A Unix stream socket.
     Unix(PathBuf),
-}
-
-/// Whether a link may leave this host although it is not encrypted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Plaintext {
-    /// Loopback and Unix sockets only.
-    #[default]
-    LocalOnly,
-    /// Anywhere: the user vouches for the network. Whoever can join receives the guest's memory.
-    Anywhere,
 }
 
 impl FromStr for Address {
@@ -82,37 +80,49 @@ impl Address {
         matches!(self, Address::Unix(_))
     }
 
-    /// The socket addresses behind a TCP address, refused as a whole if one of them is elsewhere and must not be.
+    /// The socket addresses behind a TCP address, refused as a whole if one of them is elsewhere and there are no keys.
     async fn resolve(
         &self,
         host: &str,
         port: u16,
-        plaintext: Plaintext,
+        keys: Option<&Keys>,
     ) -> Result<Vec<SocketAddr>, LinkError> {
         let found = lookup_host((host, port)).await;
         let found: Vec<_> =
             found.map_err(|source| LinkError::Dial { address: self.clone(), source })?.collect();
-        if plaintext == Plaintext::LocalOnly && !found.iter().all(|address| address.ip().is_loopback()) {
+        if keys.is_none() && !found.iter().all(|address| address.ip().is_loopback()) {
             return Err(LinkError::Plaintext { address: self.clone() });
         }
         Ok(found)
     }
 }
 
-/// Connects to `address`.
+/// Connects to `address`; with keys, encrypted and to who has one of the peers' keys. Without them only this host is dialled.
 ///
 /// # Errors
 ///
-/// [`LinkError::Plaintext`], [`LinkError::Dial`] (also when `timeout` has passed).
-pub async fn dial(address: &Address, plaintext: Plaintext, timeout: Duration) -> Result<Link, LinkError> {
+/// [`LinkError::Plaintext`], [`LinkError::Dial`] (also when `timeout` has passed); [`LinkError::UnknownKey`] and what else can
+/// go wrong with encryption. That the peer does not take this node's key is known only when it is asked for something.
+pub async fn dial(address: &Address, keys: Option<&Keys>, timeout: Duration) -> Result<Link, LinkError> {
     let failed = |source| LinkError::Dial { address: address.clone(), source };
     let connect = async {
         match address {
             Address::Tcp { host, port } => {
-                let found = address.resolve(host, *port, plaintext).await?;
-                tcp(TcpStream::connect(&found[..]).await.map_err(failed)?).map_err(failed)
+                let found = address.resolve(host, *port, keys).await?;
+                let stream = TcpStream::connect(&found[..]).await.map_err(failed)?;
+                stream.set_nodelay(true).map_err(failed)?;
+                match keys {
+                    Some(keys) => tls::connect(stream, keys).await,
+                    None => Ok(plain(stream.into_split())),
+                }
             }
-            Address::Unix(path) => Ok(unix(UnixStream::connect(path).await.map_err(failed)?)),
+            Address::Unix(path) => {
+                let stream = UnixStream::connect(path).await.map_err(failed)?;
+                match keys {
+                    Some(keys) => tls::connect(stream, keys).await,
+                    None => Ok(plain(stream.into_split())),
+                }
+            }
         }
     };
     tokio::time::timeout(timeout, connect)
@@ -124,6 +134,7 @@ pub async fn dial(address: &Address, plaintext: Plaintext, timeout: Duration) ->
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
+    keys: Option<Keys>,
 }
 
 #[derive(Debug)]
@@ -133,16 +144,17 @@ enum Socket {
 }
 
 impl Listener {
-    /// Listens on `address`. The socket file that a dead process left behind is replaced, one that is in use is not.
+    /// Listens on `address`; with keys, for those who have one of the peers' keys. Without them, for this host. The socket file
+    /// that a dead process left behind is replaced, one that is in use is not.
     ///
     /// # Errors
     ///
     /// [`LinkError::Plaintext`], [`LinkError::Listen`].
-    pub async fn bind(address: &Address, plaintext: Plaintext) -> Result<Listener, LinkError> {
+    pub async fn bind(address: &Address, keys: Option<Keys>) -> Result<Listener, LinkError> {
         let failed = |source| LinkError::Listen { address: address.clone(), source };
         let socket = match address {
             Address::Tcp { host, port } => {
-                let found = address.resolve(host, *port, plaintext).await?;
+                let found = address.resolve(host, *port, keys.as_ref()).await?;
                 Socket::Tcp(TcpListener::bind(&found[..]).await.map_err(failed)?)
             }
             Address::Unix(path) => {
@@ -152,13 +164,12 @@ impl Listener {
                 {
                     fs::remove_file(path).map_err(failed)?;
                 }
-                let listener = UnixListener::bind(path).map_err(failed)?;
                 // Whoever can join receives the guest's memory.
-                fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
+                let listener = bind_private(path).and_then(UnixListener::from_std).map_err(failed)?;
                 Socket::Unix(listener, path.clone())
             }
         };
-        Ok(Listener { socket })
+        Ok(Listener { socket, keys })
     }
 
     /// The address that peers can dial; the port is the one that the system chose.
@@ -181,16 +192,55 @@ impl Listener {
     /// # Errors
     ///
     /// [`LinkError::Accept`].
-    pub async fn accept(&self) -> Result<Link, LinkError> {
+    pub async fn accept(&self) -> Result<Incoming, LinkError> {
+        let keys = self.keys.clone();
         match &self.socket {
             Socket::Tcp(listener) => {
-                let (stream, _) = listener.accept().await.map_err(LinkError::Accept)?;
-                tcp(stream).map_err(LinkError::Accept)
+                let (stream, from) = listener.accept().await.map_err(LinkError::Accept)?;
+                // Batches are coalesced by the sender; what it flushes is waited for.
+                stream.set_nodelay(true).map_err(LinkError::Accept)?;
+                Ok(Incoming { stream: Stream::Tcp(stream), from: Some(from.ip().to_canonical()), keys })
             }
             Socket::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await.map_err(LinkError::Accept)?;
-                Ok(unix(stream))
+                Ok(Incoming { stream: Stream::Unix(stream), from: None, keys })
             }
+        }
+    }
+}
+
+/// A connection of which nothing is known yet but where it comes from.
+#[derive(Debug)]
+pub struct Incoming {
+    stream: Stream,
+    from: Option<IpAddr>,
+    keys: Option<Keys>,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Incoming {
+    /// Where it comes from; `None` is a process of this host, over a Unix socket.
+    #[must_use]
+    pub fn from(&self) -> Option<IpAddr> {
+        self.from
+    }
+
+    /// Makes a link of it; where there are keys, with who has one of them. Takes as long as the other side likes.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::UnknownKey`], [`LinkError::Tls`], [`LinkError::Io`].
+    pub async fn open(self) -> Result<Link, LinkError> {
+        match (self.stream, &self.keys) {
+            (Stream::Tcp(stream), Some(keys)) => tls::accept(stream, keys).await,
+            (Stream::Unix(stream), Some(keys)) => tls::accept(stream, keys).await,
+            (Stream::Tcp(stream), None) => Ok(plain(stream.into_split())),
+            (Stream::Unix(stream), None) => Ok(plain(stream.into_split())),
         }
     }
 }
@@ -204,14 +254,21 @@ impl Drop for Listener {
     }
 }
 
-fn tcp(stream: TcpStream) -> io::Result<Link> {
-    // Batches are coalesced by the sender; what it flushes is waited for.
-    stream.set_nodelay(true)?;
-    let (read, write) = stream.into_split();
-    Ok(Link::new(read, write))
+/// Binds a Unix socket that nobody but its owner can open at any time: its mode is set before it has a name.
+///
+/// # Errors
+/// The system's, such as `AddrInUse` if there is a file of this name.
+pub fn bind_private(path: &Path) -> io::Result<net::UnixListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
-fn unix(stream: UnixStream) -> Link {
-    let (read, write) = stream.into_split();
+fn plain(
+    (read, write): (impl AsyncRead + Send + Unpin + 'static, impl AsyncWrite + Send + Unpin + 'static),
+) -> Link {
     Link::new(read, write)
 }

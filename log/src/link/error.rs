@@ -3,11 +3,14 @@
 use std::{io, time::Duration};
 
 use echovisor_event::{Term, VmId};
+use tokio_rustls::rustls;
 
 use super::{
     address::Address,
+    keys::PublicKey,
     kind::{MessageKind, WireError},
     message::RefuseCode,
+    tls,
 };
 
 /// A link that could not be made, or did not hold.
@@ -22,7 +25,7 @@ pub enum LinkError {
         problem: &'static str,
     },
     /// Plain text would leave this host.
-    #[error("`{address}` is not on this host, and the link is not encrypted yet")]
+    #[error("`{address}` is not on this host, and without keys the link is not encrypted")]
     Plaintext {
         /// Where it would go.
         address: Address,
@@ -72,11 +75,23 @@ pub enum LinkError {
     /// What came is no message.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// The peer has another key than those that this node was told.
+    #[error("the peer is a stranger, with the key {key}")]
+    UnknownKey {
+        /// Its key.
+        key: PublicKey,
+    },
+    /// The peer was not told this node's key, or says so.
+    #[error("the peer does not take this node's key")]
+    KeyRefused,
+    /// The peer does not speak TLS as it should.
+    #[error("no encrypted link: {0}")]
+    Tls(#[source] rustls::Error),
     /// A message came that does not belong here.
     #[error("a {found:?} message came where {expected:?} belongs")]
     Unexpected {
         /// What belongs here.
-        expected: MessageKind,
+        expected: &'static [MessageKind],
         /// What came.
         found: MessageKind,
     },
@@ -116,13 +131,21 @@ pub enum LinkError {
 }
 
 impl LinkError {
+    /// What the system says, or what encryption says through it.
+    pub(super) fn io(doing: &'static str, source: io::Error) -> LinkError {
+        match source.get_ref().and_then(|error| error.downcast_ref()) {
+            Some(complaint) => tls::complaint(complaint),
+            None => LinkError::Io { doing, source },
+        }
+    }
+
     /// What to do next.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         Some(match self {
             LinkError::Address { .. } => "write HOST:PORT, [IPV6]:PORT or unix:PATH",
             LinkError::Plaintext { .. } => {
-                "use 127.0.0.1, [::1] or unix:PATH; or, on a network that you trust, allow plain text explicitly"
+                "make a key pair on each host (echovisor keygen), and give both nodes --key and --peer"
             }
             LinkError::Listen { address, source } => match source.kind() {
                 io::ErrorKind::AddrInUse => match address {
@@ -155,7 +178,12 @@ impl LinkError {
             LinkError::Wire(WireError::Version { .. }) => "run the same release of Echovisor on both hosts",
             LinkError::Wire(
                 WireError::NotEchovisor | WireError::UnknownKind { .. } | WireError::TooLong { .. },
-            ) => "is it an Echovisor of the same release that is at the other end?",
+            )
+            | LinkError::Tls(_) => {
+                "is it an Echovisor of the same release that is at the other end, and has it a --key if this one has?"
+            }
+            LinkError::UnknownKey { .. } => "if this is the right peer, give its public key by --peer",
+            LinkError::KeyRefused => "give the peer this node's public key by its --peer",
             LinkError::Timeout { .. } => "the peer hangs, or it is not an Echovisor",
             LinkError::Refused { code: RefuseCode::Busy, .. } => {
                 "a primary has one secondary; stop the other one first"

@@ -1,23 +1,24 @@
 //! Messages over a byte stream, in both directions.
 
 use std::{
-    future::pending,
+    future::{pending, poll_fn},
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    pin::pin,
+    sync::Arc,
+    task::Poll,
 };
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{
     error::LinkError,
+    kind::MessageKind,
     message::Message,
+    traffic::{Counted, Traffic},
     wire::{self, PREFIX},
 };
 
-/// How many bytes are asked of the system at once: a few batches under load.
+/// How many bytes are read ahead at most: a few batches under load.
 const READ_CHUNK: usize = 64 << 10;
 
 /// A connection to the peer. Its halves may be used from different tasks.
@@ -26,46 +27,36 @@ pub struct Link {
     pub sender: Sender,
     /// From the peer.
     pub receiver: Receiver,
-}
-
-/// Bytes that a link has carried, as counted on the socket, prefixes included.
-#[derive(Debug, Default)]
-pub struct Traffic {
-    sent: AtomicU64,
-    received: AtomicU64,
-}
-
-impl Traffic {
-    /// Bytes written to the socket.
-    #[must_use]
-    pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
-    }
-
-    /// Bytes read from the socket.
-    #[must_use]
-    pub fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
-    }
+    traffic: Arc<Traffic>,
 }
 
 impl Link {
-    /// A link over the two directions of a connection. Encryption wraps them before they come here.
+    /// A link in plain text over the two directions of a connection.
     pub fn new(
         read: impl AsyncRead + Send + Unpin + 'static,
         write: impl AsyncWrite + Send + Unpin + 'static,
     ) -> Link {
         let traffic = Arc::new(Traffic::default());
+        Link::over(Counted::new(read, &traffic), Counted::new(write, &traffic), traffic)
+    }
+
+    /// A link over two directions below which `traffic` is counted.
+    pub(super) fn over(
+        read: impl AsyncRead + Send + Unpin + 'static,
+        write: impl AsyncWrite + Send + Unpin + 'static,
+        traffic: Arc<Traffic>,
+    ) -> Link {
         Link {
-            sender: Sender { io: Box::new(write), buffer: Vec::new(), written: 0, traffic: traffic.clone() },
-            receiver: Receiver { io: Box::new(read), buffer: Vec::new(), start: 0, traffic },
+            sender: Sender { io: Box::new(write), buffer: Vec::new(), written: 0, unflushed: false },
+            receiver: Receiver { io: Box::new(read), buffer: Vec::new(), start: 0, legal: MessageKind::ALL },
+            traffic,
         }
     }
 
     /// What the link has carried; the counters go on counting.
     #[must_use]
     pub fn traffic(&self) -> Arc<Traffic> {
-        self.sender.traffic.clone()
+        self.traffic.clone()
     }
 }
 
@@ -73,9 +64,10 @@ impl Link {
 pub struct Sender {
     io: Box<dyn AsyncWrite + Send + Unpin>,
     buffer: Vec<u8>,
-    /// Bytes of the buffer that the system has taken.
+    /// Bytes of the buffer that were taken.
     written: usize,
-    traffic: Arc<Traffic>,
+    /// What was taken may not have reached the system yet: encryption has a buffer of its own.
+    unflushed: bool,
 }
 
 impl Sender {
@@ -94,25 +86,31 @@ impl Sender {
         self.buffer.len() - self.written
     }
 
+    /// Whether [`Sender::flush`] has nothing to do.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.queued() == 0 && !self.unflushed
+    }
+
     /// Writes what is queued. May be cancelled and called again.
     ///
     /// # Errors
     ///
-    /// [`LinkError::Io`].
+    /// [`LinkError::Io`], [`LinkError::Tls`].
     pub async fn flush(&mut self) -> Result<(), LinkError> {
-        let broke = |source| LinkError::Io { doing: "sending", source };
+        let broke = |source| LinkError::io("sending", source);
         while self.queued() > 0 {
+            self.unflushed = true;
             match self.io.write(&self.buffer[self.written..]).await.map_err(broke)? {
                 0 => return Err(broke(io::ErrorKind::WriteZero.into())),
-                count => {
-                    self.written += count;
-                    self.traffic.sent.fetch_add(count as u64, Ordering::Relaxed);
-                }
+                count => self.written += count,
             }
         }
         self.buffer.clear();
         self.written = 0;
-        self.io.flush().await.map_err(broke)
+        self.io.flush().await.map_err(broke)?;
+        self.unflushed = false;
+        Ok(())
     }
 
     /// Queues a message and flushes.
@@ -130,10 +128,10 @@ impl Sender {
 ///
 /// # Errors
 ///
-/// [`LinkError::Io`].
+/// As [`Sender::flush`].
 pub async fn flush_or_wait(sender: Option<&mut Sender>) -> Result<(), LinkError> {
     match sender {
-        Some(sender) if sender.queued() > 0 => sender.flush().await,
+        Some(sender) if !sender.is_flushed() => sender.flush().await,
         _ => pending().await,
     }
 }
@@ -156,20 +154,27 @@ pub struct Receiver {
     /// From `start` on: what was read and not yet handed out.
     buffer: Vec<u8>,
     start: usize,
-    traffic: Arc<Traffic>,
+    /// What the peer may say in the present state of the link.
+    legal: &'static [MessageKind],
 }
 
 impl Receiver {
+    /// From now on the peer may say this and nothing else. What is longer than any of it is not even read.
+    pub(super) fn expect(&mut self, legal: &'static [MessageKind]) {
+        self.legal = legal;
+    }
+
     /// The next message, checked. May be cancelled and called again.
     ///
     /// # Errors
     ///
     /// [`LinkError::Closed`] if the peer is gone, [`LinkError::CutOff`] if it is gone within a message, [`LinkError::Wire`]
-    /// if what came is no message, and then no later message can be found; [`LinkError::Io`].
+    /// if what came is no message and [`LinkError::Unexpected`] if it does not belong here, and then no later message can be
+    /// found; [`LinkError::Io`], [`LinkError::Tls`].
     pub async fn receive(&mut self) -> Result<Message<'_>, LinkError> {
         self.fill(PREFIX).await?;
         let prefix = self.buffer[self.start..].first_chunk().expect("filled");
-        let (len, kind) = wire::prefix(*prefix)?;
+        let (len, kind) = self.check(*prefix)?;
         self.fill(PREFIX + len).await?;
         let body = self.start + PREFIX;
         self.start = body + len;
@@ -180,29 +185,59 @@ impl Receiver {
     #[must_use]
     pub fn has_message(&self) -> bool {
         let pending = &self.buffer[self.start..];
-        pending.first_chunk().is_some_and(|prefix| match wire::prefix(*prefix) {
+        pending.first_chunk().is_some_and(|prefix| match self.check(*prefix) {
             Ok((len, _)) => pending.len() >= PREFIX + len,
             Err(_) => true,
         })
     }
 
-    /// Reads until `len` bytes are there.
-    async fn fill(&mut self, len: usize) -> Result<(), LinkError> {
-        while self.buffer.len() - self.start < len {
-            if self.start > 0 {
-                self.buffer.drain(..self.start);
-                self.start = 0;
-            }
-            self.buffer.reserve(READ_CHUNK.max(len - self.buffer.len()));
-            let read = self.io.read_buf(&mut self.buffer).await;
-            let count = read.map_err(|source| LinkError::Io { doing: "receiving", source })?;
-            self.traffic.received.fetch_add(count as u64, Ordering::Relaxed);
-            match (count, self.buffer.len()) {
-                (0, 0) => return Err(LinkError::Closed),
-                (0, bytes) => return Err(LinkError::CutOff { bytes }),
-                _ => {}
-            }
+    /// Reads a message's prefix, and refuses what must not come now.
+    fn check(&self, prefix: [u8; PREFIX]) -> Result<(usize, MessageKind), LinkError> {
+        let (len, kind) = wire::prefix(prefix)?;
+        if self.legal.contains(&kind) {
+            Ok((len, kind))
+        } else {
+            Err(LinkError::Unexpected { expected: self.legal, found: kind })
         }
-        Ok(())
+    }
+
+    /// Reads until `len` bytes are there, and takes along what is here already: what was encrypted comes record by record.
+    async fn fill(&mut self, len: usize) -> Result<(), LinkError> {
+        let filled = |receiver: &Receiver| receiver.buffer.len() - receiver.start >= len;
+        if filled(self) {
+            return Ok(());
+        }
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        let longest = self.legal.iter().map(|kind| PREFIX + kind.longest()).max().unwrap_or(PREFIX);
+        self.buffer.reserve(READ_CHUNK.min(longest).max(len - self.buffer.len()));
+        poll_fn(|cx| {
+            loop {
+                let full = self.buffer.len() == self.buffer.capacity();
+                let read =
+                    if full { Poll::Pending } else { pin!(self.io.read_buf(&mut self.buffer)).poll(cx) };
+                match read {
+                    Poll::Ready(Ok(1..)) => {}
+                    // The end is told to who asks for more.
+                    _ if filled(self) => return Poll::Ready(Ok(())),
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.end())),
+                    Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                        // Encryption wants a word of farewell, which a process that dies does not say; framing tells as well.
+                        return Poll::Ready(Err(self.end()));
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(LinkError::io("receiving", error))),
+                }
+            }
+        })
+        .await
+    }
+
+    /// The peer is gone.
+    fn end(&self) -> LinkError {
+        match self.buffer.len() - self.start {
+            0 => LinkError::Closed,
+            bytes => LinkError::CutOff { bytes },
+        }
     }
 }

@@ -7,7 +7,7 @@ use echovisor_event::{NodeId, Term, VmId};
 use super::{
     error::LinkError,
     framed::Link,
-    kind::{MessageKind, WireError},
+    kind::{ANSWER, FIRST, OF_PRIMARY, OF_SECONDARY, WireError},
     message::{Fingerprint, Hello, Message, Refuse, RefuseCode, Welcome},
 };
 use crate::limits::VERSION;
@@ -33,9 +33,10 @@ pub struct Ours {
 /// has happened, and that this primary must ask the arbiter before it does anything else.
 pub async fn accept(link: &mut Link, ours: &Ours, timeout: Duration) -> Result<Hello, LinkError> {
     within(timeout, async {
+        link.receiver.expect(FIRST);
         let hello = match link.receiver.receive().await {
             Ok(Message::Hello(hello)) => Ok(hello),
-            Ok(other) => Err(unexpected(MessageKind::Hello, other)),
+            Ok(other) => Err(LinkError::Unexpected { expected: FIRST, found: other.kind() }),
             Err(error) => Err(error),
         };
         let checked = hello.and_then(|hello| check_hello(&hello, ours).map(|()| hello));
@@ -45,6 +46,7 @@ pub async fn accept(link: &mut Link, ours: &Ours, timeout: Duration) -> Result<H
             // The reason that matters is the one being returned.
             let _ = refuse(link, code, error.to_string()).await;
         }
+        link.receiver.expect(OF_SECONDARY);
         checked
     })
     .await
@@ -71,11 +73,15 @@ async fn refuse(link: &mut Link, code: RefuseCode, text: String) -> Result<(), L
 pub async fn greet(link: &mut Link, hello: &Hello, timeout: Duration) -> Result<Welcome, LinkError> {
     within(timeout, async {
         link.sender.send(&Message::Hello(hello.clone())).await?;
+        link.receiver.expect(ANSWER);
         let welcome = match link.receiver.receive().await? {
             Message::Welcome(welcome) => welcome,
-            other => return Err(unexpected(MessageKind::Welcome, other)),
+            Message::Refuse(Refuse { code, text }) => return Err(LinkError::Refused { code, text }),
+            Message::Bye(text) => return Err(LinkError::Bye(text)),
+            other => return Err(LinkError::Unexpected { expected: ANSWER, found: other.kind() }),
         };
         check_welcome(&welcome, hello)?;
+        link.receiver.expect(OF_PRIMARY);
         Ok(welcome)
     })
     .await
@@ -138,14 +144,6 @@ fn refusal(error: &LinkError) -> Option<RefuseCode> {
         LinkError::Fingerprint { .. } => Some(RefuseCode::Fingerprint),
         LinkError::Superseded { .. } => Some(RefuseCode::Superseded),
         _ => None,
-    }
-}
-
-fn unexpected(expected: MessageKind, found: Message<'_>) -> LinkError {
-    match found {
-        Message::Refuse(Refuse { code, text }) => LinkError::Refused { code, text },
-        Message::Bye(text) => LinkError::Bye(text),
-        other => LinkError::Unexpected { expected, found: other.kind() },
     }
 }
 

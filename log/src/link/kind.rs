@@ -18,6 +18,9 @@ macro_rules! kinds {
         pub enum MessageKind { $(#[doc = concat!("[`Message::", stringify!($name), "`].")] $name = $number,)* }
 
         impl MessageKind {
+            /// All of them.
+            pub(super) const ALL: &[MessageKind] = &[$(MessageKind::$name,)*];
+
             /// The kind with this number.
             #[must_use]
             pub fn from_code(code: u8) -> Option<MessageKind> {
@@ -57,6 +60,28 @@ kinds! {
     Diverged = 13, TEXT_MAX + CONTROL_EXTRA;
     Bye = 14, TEXT_MAX;
 }
+
+/// What a secondary may say first.
+pub(super) const FIRST: &[MessageKind] = &[MessageKind::Hello];
+
+/// What a primary may answer to that.
+pub(super) const ANSWER: &[MessageKind] = &[MessageKind::Welcome, MessageKind::Refuse, MessageKind::Bye];
+
+/// What a secondary may say afterwards.
+pub(super) const OF_SECONDARY: &[MessageKind] =
+    &[MessageKind::Ready, MessageKind::Ack, MessageKind::Diverged, MessageKind::Bye];
+
+/// What a primary may say afterwards.
+pub(super) const OF_PRIMARY: &[MessageKind] = &[
+    MessageKind::ImageBegin,
+    MessageKind::ImageChunk,
+    MessageKind::ImageEnd,
+    MessageKind::Grant,
+    MessageKind::SegmentStart,
+    MessageKind::Batch,
+    MessageKind::Heartbeat,
+    MessageKind::Bye,
+];
 
 /// Bytes that are no message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -7,17 +7,22 @@ mod clock;
 mod error;
 mod framed;
 mod handshake;
+mod keys;
 mod kind;
 mod message;
+mod tls;
+mod traffic;
 mod wire;
 
-pub use address::{Address, Listener, Plaintext, dial};
+pub use address::{Address, Incoming, Listener, bind_private, dial};
 pub use clock::boot_time;
 pub use error::LinkError;
-pub use framed::{Link, Receiver, Sender, Traffic, flush_or_wait, receive_or_wait};
+pub use framed::{Link, Receiver, Sender, flush_or_wait, receive_or_wait};
 pub use handshake::{Ours, accept, check_hello, check_welcome, greet, welcome};
+pub use keys::{KeyError, Keys, PrivateKey, PublicKey};
 pub use kind::{MessageKind, WireError};
 pub use message::{
     Ack, Diverged, Fingerprint, Heartbeat, Hello, ImageBegin, Message, Ready, Refuse, RefuseCode, Resume,
     Welcome,
 };
+pub use traffic::Traffic;

@@ -54,7 +54,7 @@ impl Store {
     /// [`StoreError`], [`StoreError::Exists`] among them.
     pub fn create(dir: &Path, header: &Header) -> Result<Store, StoreError> {
         let layout = Layout { dir: dir.to_owned() };
-        for dir in [dir, &layout.segments(), &layout.images()] {
+        for dir in [dir, &layout.segments(), &layout.images(), &layout.index()] {
             files::make_dir(dir).map_err(StoreError::io("making", dir))?;
         }
         let lock = layout.lock(Access::Write)?;

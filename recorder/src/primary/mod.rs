@@ -1,6 +1,7 @@
 //! The node that runs a guest: what surrounds the guest's thread.
 
 mod cluster;
+mod door;
 mod engine;
 mod node;
 mod peer;
@@ -8,6 +9,7 @@ pub mod protocol;
 mod status;
 
 pub use cluster::Cluster;
+pub use door::Refused;
 pub use engine::{Encoded, Engine, Order, Promise, Ticket};
 pub use node::{Command, Guest, Node, NodeError, Outcome};
 pub use status::Status;

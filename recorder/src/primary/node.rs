@@ -15,10 +15,11 @@ use echovisor_log::{
     store::StoreError,
 };
 use echovisor_snapshot::Image;
-use tokio::{sync::oneshot, task::JoinSet};
+use tokio::sync::oneshot;
 
 use super::{
-    cluster::{self, Cluster, Joiner},
+    cluster::Cluster,
+    door::{Door, Joiner},
     engine::{Engine, Order, Promise, Ticket},
     status::Status,
 };
@@ -87,9 +88,7 @@ pub struct Node {
     engine: Engine,
     archive: Option<Archive>,
     arbiter: Option<Arc<dyn Arbiter>>,
-    joiners: flume::Receiver<Joiner>,
-    /// Takes connections as long as the node lives.
-    listening: JoinSet<()>,
+    door: Option<Door>,
     connection: Option<Connection>,
     answers: (flume::Sender<Answer>, flume::Receiver<Answer>),
     silence: Silence,
@@ -139,14 +138,11 @@ impl Node {
         archive: Option<Archive>,
         cluster: Option<(Cluster, Fingerprint)>,
     ) -> Node {
-        let mut arbiter = None;
-        let (mut listening, mut joiners) = (JoinSet::new(), flume::bounded(0).1);
+        let (mut arbiter, mut door) = (None, None);
         let replication = cluster.map(|(cluster, fingerprint)| {
             let record = cluster.record;
             let ours = Ours { vm: record.vm, node: me, term: record.term, fingerprint };
-            if let Some(listener) = cluster.listener {
-                (listening, joiners) = cluster::listen(listener, ours.clone());
-            }
+            door = cluster.listener.map(|listener| Door::open(listener, ours.clone()));
             arbiter = Some(cluster.arbiter);
             (ours, record, cluster.timing)
         });
@@ -155,8 +151,7 @@ impl Node {
             guest,
             archive,
             arbiter,
-            joiners,
-            listening,
+            door,
             connection: None,
             answers: flume::bounded(1),
             silence: Silence::default(),
@@ -183,7 +178,7 @@ impl Node {
             self.obey();
         }
         self.say_goodbye().await;
-        self.listening.abort_all();
+        self.door = None;
         if let Some(archive) = self.archive.take() {
             archive.close()?;
         }
@@ -221,7 +216,7 @@ impl Node {
             entry = journal.recv_async(), if has_room && !self.journal_ended => {
                 entry.map_or(Event::JournalEnded, Event::Entry)
             }
-            Ok(joiner) = self.joiners.recv_async() => Event::Joiner(joiner),
+            joiner = Door::joiner(self.door.as_ref()) => Event::Joiner(joiner),
             Ok(command) = commands.recv_async() => Event::Command(command),
             ended = &mut self.guest.ended, if self.ending.is_none() => Event::GuestEnded(ended.ok()),
             () = tokio::time::sleep(DISK_BEHIND), if disk_behind => Event::Tick,
@@ -388,6 +383,7 @@ impl Node {
             guest_rx_bytes: signals.received.load(Ordering::Relaxed),
             link_bytes: self.carried + traffic.map_or(0, |traffic| traffic.sent() + traffic.received()),
             arbiter_silent: self.silence.why(),
+            refused: self.door.as_ref().map(Door::refused).unwrap_or_default(),
             ..self.engine.status(boot_time())
         }
     }

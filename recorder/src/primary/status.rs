@@ -2,6 +2,8 @@
 
 use echovisor_event::{Digest, Position, Term};
 
+use super::door::Refused;
+
 /// A primary's state, for `status`.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
@@ -37,4 +39,6 @@ pub struct Status {
     pub link_bytes: u64,
     /// Batches sent.
     pub batches: u64,
+    /// Connections that did not become a secondary's.
+    pub refused: Refused,
 }

@@ -11,8 +11,8 @@ use echovisor_event::NodeId;
 use echovisor_log::{
     arbiter::{self, Answer, Arbiter, ArbiterError, Question, Record, Silence, rules},
     link::{
-        Address, Fingerprint, Hello, Link, LinkError, Plaintext, Receiver, RefuseCode, Sender, Traffic,
-        Welcome, boot_time, dial, flush_or_wait, greet, receive_or_wait,
+        Address, Fingerprint, Hello, Keys, Link, LinkError, Receiver, RefuseCode, Sender, Traffic, Welcome,
+        boot_time, dial, flush_or_wait, greet, receive_or_wait,
     },
 };
 use echovisor_machine::{MachineConfig, cpu::Cpu};
@@ -39,8 +39,8 @@ pub struct Settings<C> {
     pub me: NodeId,
     /// Where the primary listens.
     pub join: Address,
-    /// Whether the link may leave this host unencrypted.
-    pub plaintext: Plaintext,
+    /// This node's key and the primary's; without them the link does not leave this host.
+    pub keys: Option<Keys>,
     /// This host.
     pub fingerprint: Fingerprint,
     /// Who decides which node runs the guest; without one this node never takes over.
@@ -295,13 +295,13 @@ impl<C: Cpu + Send + 'static> Node<C> {
     fn dial(&mut self, at: Duration, hello: Hello) {
         let wait = at.saturating_sub(boot_time());
         let timeout = self.settings.timing.suspicion;
-        let (join, plaintext) = (self.settings.join.clone(), self.settings.plaintext);
+        let (join, keys) = (self.settings.join.clone(), self.settings.keys.clone());
         let (answer, dialled) = oneshot::channel();
         self.dialled = Some(dialled);
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
             let dialling = async {
-                let mut link = dial(&join, plaintext, timeout).await?;
+                let mut link = dial(&join, keys.as_ref(), timeout).await?;
                 let welcome = greet(&mut link, &hello, timeout).await?;
                 Ok((link, welcome))
             };
@@ -389,7 +389,7 @@ fn ask(
 
 /// Writes what is queued, which may say why, and closes the link.
 fn say_last(mut sender: Sender) {
-    if sender.queued() > 0 {
+    if !sender.is_flushed() {
         tokio::spawn(async move { tokio::time::timeout(COURTESY, sender.flush()).await });
     }
 }

@@ -17,7 +17,7 @@ use echovisor_event::{Effect, NodeId, Position, Term, VmId};
 use echovisor_log::{
     SegmentStart,
     arbiter::{Arbiter, ArbiterError, CasOutcome, FileArbiter, Record, rules},
-    link::{Address, Fingerprint, Hello, Listener, Plaintext},
+    link::{Address, Fingerprint, Hello, Listener},
 };
 use echovisor_machine::{
     Machine,
@@ -115,8 +115,7 @@ impl Lab {
         let (commands, orders) = flume::unbounded();
         let (address, arbiter, me) = (self.address(name), self.arbiter.clone(), node(name));
         let running = Running::start(move || async move {
-            let listener =
-                Listener::bind(&address, Plaintext::LocalOnly).await.expect("an address of its own");
+            let listener = Listener::bind(&address, None).await.expect("an address of its own");
             let timing = primary::protocol::Timing {
                 suspicion: SUSPICION,
                 heartbeat: HEARTBEAT,
@@ -146,7 +145,7 @@ impl Lab {
         let settings = Settings {
             me: node(name),
             join,
-            plaintext: Plaintext::LocalOnly,
+            keys: None,
             fingerprint: fingerprint(),
             arbiter: Some(self.arbiter.clone() as Arc<dyn Arbiter>),
             timing: secondary::protocol::Timing { suspicion: SUSPICION, ..Default::default() },

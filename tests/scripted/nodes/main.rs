@@ -13,7 +13,7 @@ use std::{
 
 use echovisor_log::{
     arbiter::Mode,
-    link::{LinkError, Plaintext, RefuseCode, dial, greet},
+    link::{LinkError, RefuseCode, dial, greet},
 };
 use echovisor_machine::{
     Memory, PageSet,
@@ -182,7 +182,7 @@ fn a_second_secondary_is_refused_and_disturbs_nobody() {
     primary.wait_until_protected();
     let (address, hello) = (lab.address("one"), lab::hello("three"));
     let greeting = async {
-        let mut link = dial(&address, Plaintext::LocalOnly, Duration::from_secs(10)).await?;
+        let mut link = dial(&address, None, Duration::from_secs(10)).await?;
         greet(&mut link, &hello, Duration::from_secs(10)).await
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -212,8 +212,7 @@ fn who_stalls_or_talks_nonsense_holds_up_nobody() {
     let (address, hello) = (lab.address("one"), lab::hello("three"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let stalled = runtime.block_on(async {
-        let mut link =
-            dial(&address, Plaintext::LocalOnly, Duration::from_secs(10)).await.expect("a primary");
+        let mut link = dial(&address, None, Duration::from_secs(10)).await.expect("a primary");
         greet(&mut link, &hello, Duration::from_secs(10)).await.expect("a welcome");
         link
     });

@@ -3,6 +3,7 @@
 pub mod check_host;
 pub mod demo;
 pub mod inspect;
+pub mod keygen;
 pub mod primary;
 pub mod record;
 pub mod replay;

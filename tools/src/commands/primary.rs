@@ -80,8 +80,9 @@ async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
     let fingerprint = node::fingerprint()?;
 
     // The arbiter comes last: who cannot listen, answer or write must not hold the guest.
+    let keys = args.node.keys()?;
     let listener = match &args.listen {
-        Some(address) => Some(Listener::bind(address, args.node.plaintext()).await?),
+        Some(address) => Some(Listener::bind(address, keys).await?),
         None => None,
     };
     let (sender, commands) = node::primary_commands();

@@ -56,14 +56,15 @@ async fn secondary(args: &SecondaryArgs) -> Result<Exit, Failure> {
     // What a takeover needs is looked for now: later is too late.
     let port = node::port(&args.net.net)?;
     let arbiter = args.node.arbiter("a secondary")?;
+    let keys = args.node.keys()?;
     let listener = match &args.listen {
-        Some(address) => Some(Listener::bind(address, args.node.plaintext()).await?),
+        Some(address) => Some(Listener::bind(address, keys.clone()).await?),
         None => None,
     };
     let settings = Settings {
         me: node::node_id()?,
         join: args.join.clone(),
-        plaintext: args.node.plaintext(),
+        keys,
         fingerprint: node::fingerprint()?,
         arbiter: Some(arbiter),
         timing: Timing { suspicion: *args.node.suspicion, ..Timing::default() },

@@ -2,16 +2,13 @@
 
 use std::{
     fs, io,
-    os::unix::{fs::FileTypeExt, net::UnixListener as StdListener, net::UnixStream as StdStream},
+    os::unix::{fs::FileTypeExt, net::UnixStream as StdStream},
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use echovisor_log::link::bind_private;
 use futures_util::{SinkExt, StreamExt};
-use rustix::{
-    fs::{Mode, fchmod},
-    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with},
-};
 use serde_json::Value;
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -53,19 +50,8 @@ where
         }
         other => other.map_err(failed)?,
     };
-    let listener =
-        listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener)).map_err(failed)?;
+    let listener = UnixListener::from_std(listener).map_err(failed)?;
     Ok(Server { path: path.into(), task: tokio::spawn(accept(listener, handler)) })
-}
-
-/// Binds a socket that nobody but its owner can open at any time: its mode is set before it has a name.
-fn bind_private(path: &Path) -> io::Result<StdListener> {
-    let flags = SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
-    bind(&socket, &SocketAddrUnix::new(path)?)?;
-    listen(&socket, 16)?;
-    Ok(StdListener::from(socket))
 }
 
 fn remove_stale(path: &Path) -> Result<(), ControlError> {

@@ -83,10 +83,7 @@ impl From<PortError> for Failure {
 impl From<LinkError> for Failure {
     fn from(error: LinkError) -> Failure {
         let (hint, exit) = match &error {
-            LinkError::Plaintext { .. } => (
-                "use 127.0.0.1, [::1] or unix:PATH; or, on a network that you trust, --allow-plaintext-link",
-                Exit::Usage,
-            ),
+            LinkError::Plaintext { .. } => (error.hint().unwrap_or(REPORT), Exit::Usage),
             LinkError::Fingerprint { .. } => (error.hint().unwrap_or(REPORT), Exit::Unfit),
             _ => (error.hint().unwrap_or("see whether the primary runs, and what it says"), Exit::Failed),
         };

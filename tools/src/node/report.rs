@@ -64,6 +64,20 @@ pub fn of_primary(status: &primary::Status, takeover: Option<&Takeover>) -> Stat
     report.more.extend(arbiter(status.arbiter_silent.as_deref()));
     report.more.insert("held".into(), status.held.into());
     report.more.insert("batches".into(), status.batches.into());
+    report.more.insert("refused".into(), status.refused.total().into());
+    let primary::Refused { hung_up, silent, crowded_out, gibberish, unknown_key, misfit } = status.refused;
+    for (reason, count) in [
+        ("refused_hung_up", hung_up),
+        ("refused_silent", silent),
+        ("refused_crowded_out", crowded_out),
+        ("refused_gibberish", gibberish),
+        ("refused_unknown_key", unknown_key),
+        ("refused_misfit", misfit),
+    ] {
+        if count > 0 {
+            report.more.insert(reason.into(), count.into());
+        }
+    }
     if let Some((_, digest)) = status.last_checkpoint {
         report.more.insert("last_digest".into(), digest.to_string().into());
     }
