@@ -55,6 +55,8 @@ pub struct Replayed {
     pub checkpoints: u64,
     /// Checkpoints at which the state was not the recorded one.
     pub mismatches: u64,
+    /// How often the guest was moved into a new virtual machine.
+    pub restores: u64,
     /// How long it took.
     pub seconds: f64,
     /// How long the guest was busy when it was recorded; unknown if the recording has no proper end.

@@ -1,6 +1,7 @@
 //! The network of a scenario: two hosts, a client, a switch between them, and a link of the two hosts' own.
 
 use std::{
+    env,
     fs::{self, File},
     net::{SocketAddr, TcpStream},
     path::PathBuf,
@@ -80,9 +81,22 @@ impl<'a> Lab<'a> {
         for port in ["client", "primary", "secondary"] {
             switch.ip(&format!("link set {port} master br0"));
         }
+        if let Some(options) = netem() {
+            let client_side = [(&client, "eth0"), (&switch, "client")];
+            let link = [&primary, &secondary].map(|site| (&site.namespace, LINK));
+            for (namespace, interface) in client_side.into_iter().chain(link) {
+                namespace.impair(interface, &options);
+            }
+        }
         let arbiter = scene.path(&scene.unique("arbiter"));
         fs::create_dir(&arbiter).expect("a folder");
         Lab { scene, client, primary, secondary, arbiter, _switch: switch }
+    }
+
+    /// Whether packets are lost on the way.
+    #[must_use]
+    pub fn loses_packets(&self) -> bool {
+        netem().is_some_and(|options| options.contains("loss"))
     }
 
     /// Where a service of the guest listens.
@@ -241,6 +255,11 @@ pub fn key(scene: &Scene) -> PathBuf {
     let output = output.expect("echovisor can be started");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     file
+}
+
+/// What the network between client and guest, and the link, do to packets: options of netem.
+fn netem() -> Option<String> {
+    env::var("ECHOVISOR_NETEM").ok().filter(|options| !options.is_empty())
 }
 
 /// A bridge `br0` that forwards from its first moment on.

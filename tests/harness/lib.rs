@@ -22,6 +22,7 @@
 //! | `ECHOVISOR_FAULTS` | every other fault | 1 |
 //! | `ECHOVISOR_REQUESTS` | requests of one run of redis-benchmark | 5000 |
 //! | `ECHOVISOR_RUNS` | recordings of the same load | 1 |
+//! | `ECHOVISOR_NETEM` | none: what netem does to packets on the client's cable and the link, as in `delay 5ms loss 1%` | nothing |
 //! | `ECHOVISOR_SEED` | none: it repeats a run's random numbers | random |
 
 mod account;

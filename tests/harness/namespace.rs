@@ -76,6 +76,14 @@ impl Namespace {
         );
     }
 
+    /// Makes what leaves through `interface` late, lost or out of order, by netem's own options, such as `delay 5ms loss 1%`.
+    ///
+    /// # Panics
+    /// If `tc` fails: not every kernel has netem.
+    pub fn impair(&self, interface: &str, options: &str) {
+        self.configure("tc", &format!("qdisc replace dev {interface} root netem {options}"));
+    }
+
     fn configure(&self, name: &str, arguments: &str) {
         let mut command = process::Command::new(program(name));
         command.args(arguments.split(' '));

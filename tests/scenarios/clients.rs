@@ -32,7 +32,11 @@ fn everyone_is_served(lab: &Lab) {
     assert!(!said.contains(" 0 requests in"), "{said}");
 
     let said = lab.client.run("ping", ["-c", "3", "-i", "0.2", "-W", "60", GUEST]).output();
-    assert!(said.contains(" 0% packet loss"), "{said}");
+    let arrived = match lab.loses_packets() {
+        true => !said.contains(" 100% packet loss"),
+        false => said.contains(" 0% packet loss"),
+    };
+    assert!(arrived, "{said}");
 }
 
 #[test]

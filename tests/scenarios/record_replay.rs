@@ -11,11 +11,23 @@ use echovisor_tests::{Guest, KV, Lab, Node, Replayed, Scene, scenario, size};
 /// How many positions a replay goes before it saves its state and goes on in a new machine.
 const RESTORE_EVERY: &str = "1000";
 
-/// Replays once straight through, and once from machine to machine.
-fn replay_both_ways(recording: &Path) -> Replayed {
+/// The same on average, when the distances are random.
+const RESTORE_AT_RANDOM: &str = "50";
+
+/// Replays once straight through, and from machine to machine: at equal distances, and at random ones.
+fn replay_all_ways(scene: &Scene, recording: &Path) -> Replayed {
     let straight = Replayed::exactly(recording, &[]);
-    let restored = Replayed::exactly(recording, &["--restore-every", RESTORE_EVERY]);
-    assert_eq!((straight.positions, straight.checkpoints), (restored.positions, restored.checkpoints));
+    let seed = scene.random().u64(..).to_string();
+    for moving in [
+        &["--restore-every", RESTORE_EVERY][..],
+        &["--restore-every", RESTORE_AT_RANDOM, "--restore-seed", &seed],
+    ] {
+        let moved = Replayed::exactly(recording, moving);
+        assert_eq!((straight.positions, straight.checkpoints), (moved.positions, moved.checkpoints));
+        let every: u64 = moving[1].parse().expect("a number");
+        // Twice the average is the longest way.
+        assert!(moved.restores >= moved.positions / (2 * every), "it stayed where it was: {moved:?}");
+    }
     straight
 }
 
@@ -25,7 +37,7 @@ fn record_and_replay(scene: &Scene, guest: Guest, drive: impl FnOnce(&Lab, &Node
     let (node, recording) = lab.record(&lab.primary, guest);
     drive(&lab, &node);
     node.stop();
-    println!("{}: {:?}", guest.name, replay_both_ways(&recording));
+    println!("{}: {:?}", guest.name, replay_all_ways(scene, &recording));
 }
 
 /// Records `kv` under redis-benchmark with these arguments, and replays it; as often as ECHOVISOR_RUNS says.
@@ -73,7 +85,7 @@ fn counter_that_powers_itself_off() {
         let (node, recording) = lab.record(&lab.primary, guest);
         let said = node.process.finish().output();
         assert!(said.contains("count 300"), "{said}");
-        replay_both_ways(&recording);
+        replay_all_ways(scene, &recording);
     });
 }
 
@@ -106,6 +118,6 @@ fn crash() {
         for part in ["page fault", "0x8", "store"] {
             assert!(recorded.stdout.contains(part), "`{part}` is not in the report: {recorded}");
         }
-        replay_both_ways(&recording);
+        replay_all_ways(scene, &recording);
     });
 }

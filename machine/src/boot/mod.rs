@@ -102,6 +102,7 @@ fn enter_ring3(state: &mut KvmState, entry: u64, memory_size: u64) {
     const LONG_MODE_ENABLE: u64 = 1 << 8;
     const LONG_MODE_ACTIVE: u64 = 1 << 10;
     const NO_EXECUTE_ENABLE: u64 = 1 << 11;
+    const APIC_ENABLE: u64 = 1 << 11;
 
     let regs = &mut state.regs;
     *regs = Default::default();
@@ -139,6 +140,9 @@ fn enter_ring3(state: &mut KvmState, entry: u64, memory_size: u64) {
     sregs.cr3 = PML4;
     sregs.cr4 = TIME_STAMP_DISABLE | PHYSICAL_ADDRESS_EXTENSION | OSFXSR | OSXMMEXCPT;
     sregs.efer = LONG_MODE_ENABLE | LONG_MODE_ACTIVE | NO_EXECUTE_ENABLE;
+
+    // There is none, and KVM shows the bit in CPUID leaf 1 by this, whatever the table says.
+    sregs.apic_base &= !APIC_ENABLE;
 
     // As after FNINIT, and the reset value of MXCSR: all exceptions masked.
     state.fpu = Default::default();

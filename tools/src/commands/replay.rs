@@ -12,6 +12,7 @@ use echovisor_log::store::Recording;
 use echovisor_machine::{Machine, MachineConfig, cpu::kvm::KvmCpu};
 use echovisor_replayer::{FollowError, Follower, Progress, Reached, Replay};
 use echovisor_snapshot::Image;
+use fastrand::Rng;
 use serde::Serialize;
 
 use crate::{
@@ -41,6 +42,10 @@ pub struct ReplayArgs {
     /// Move the guest into a new virtual machine whenever it has come this many positions further
     #[arg(long, value_name = "POSITIONS", value_parser = clap::value_parser!(u64).range(1..))]
     pub restore_every: Option<u64>,
+
+    /// With --restore-every: at random distances that are so long on average; the seed repeats them
+    #[arg(long, value_name = "SEED", requires = "restore_every")]
+    pub restore_seed: Option<u64>,
 
     /// Print the result as one JSON object; what the guest writes on its console is then not shown
     #[arg(long)]
@@ -95,8 +100,9 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
     let batches = Batches::new(recording, image.position());
     let replay = Replay::new(batches, Console { shown: !args.json }, args.verify, progress.clone());
     let started = Instant::now();
-    let mut course = Course { follower: Follower::new(machine, replay), config, restores: 0 };
-    let reached = course.run(args);
+    let distances = Distances::of(args);
+    let mut course = Course { follower: Follower::new(machine, replay), config, distances, restores: 0 };
+    let reached = course.run(args.to.map(Position));
     let seconds = started.elapsed();
 
     let mut verdict = Verdict {
@@ -132,7 +138,38 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
 struct Course {
     follower: Follower<KvmCpu, Batches, Console>,
     config: MachineConfig,
+    distances: Distances,
     restores: u64,
+}
+
+/// How far the guest goes from one virtual machine to the next.
+enum Distances {
+    /// It stays in one.
+    Endless,
+    /// Always so many positions.
+    Equal(u64),
+    /// Any number from one up to this.
+    Random(Rng, u64),
+}
+
+impl Distances {
+    fn of(args: &ReplayArgs) -> Distances {
+        match (args.restore_every, args.restore_seed) {
+            (None, _) => Distances::Endless,
+            (Some(every), None) => Distances::Equal(every),
+            (Some(every), Some(seed)) => {
+                Distances::Random(Rng::with_seed(seed), every.saturating_mul(2).saturating_sub(1))
+            }
+        }
+    }
+
+    fn next(&mut self) -> Option<u64> {
+        match self {
+            Distances::Endless => None,
+            Distances::Equal(every) => Some(*every),
+            Distances::Random(random, most) => Some(random.u64(1..=*most)),
+        }
+    }
 }
 
 /// Why the way ended early.
@@ -142,11 +179,10 @@ enum Stopped {
 }
 
 impl Course {
-    fn run(&mut self, args: &ReplayArgs) -> Result<Reached, Stopped> {
-        let to = args.to.map(Position);
+    fn run(&mut self, to: Option<Position>) -> Result<Reached, Stopped> {
         loop {
             let here = self.follower.machine().position();
-            let next = args.restore_every.map(|every| Position(here.0.saturating_add(every)));
+            let next = self.distances.next().map(|distance| Position(here.0.saturating_add(distance)));
             let stop_at = next.into_iter().chain(to).min();
             match self.follower.run(stop_at).map_err(Stopped::Follow)? {
                 Reached::Position if to.is_none_or(|to| self.follower.machine().position() < to) => {

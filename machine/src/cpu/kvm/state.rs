@@ -189,14 +189,23 @@ pub struct KvmState {
 }
 
 impl KvmState {
-    /// The state with everything cleared that hardware sets without the guest's doing: the x87 pointers to the last
-    /// instruction and operand, which some processors clear and others keep when they save and restore.
+    /// The state with everything cleared that is not the guest's doing: the x87 pointers to the last instruction and
+    /// operand, which some processors clear and others keep when they save and restore; and what KVM remembers of an
+    /// exception or interrupt that it has delivered, but only if a page fault of the host came in between.
     #[must_use]
     pub fn canonical(&self) -> KvmState {
         let mut state = self.clone();
         state.fpu.last_opcode = 0;
         state.fpu.last_ip = 0;
         state.fpu.last_dp = 0;
+        let events = &mut state.events;
+        if (events.exception.injected, events.exception.pending) == (0, 0) {
+            events.exception = Exception::default();
+            (events.exception_has_payload, events.exception_payload) = (0, 0);
+        }
+        if events.interrupt.injected == 0 {
+            events.interrupt = Interrupt { shadow: events.interrupt.shadow, ..Default::default() };
+        }
         state
     }
 }
