@@ -3,7 +3,8 @@
 //! Unprotected, recorded and protected take turns in every round, so that whatever else the host does hits all of them
 //! alike. Figures are medians over the rounds, ratios the medians of each round's own ratio. Read the ratios: two nodes, the
 //! guest and the load share this host. `ECHOVISOR_ROUNDS` sets the number of rounds; `ECHOVISOR_LOAD`, such as `50 clients`,
-//! leaves out the other loads; `ECHOVISOR_LINK`, such as `100mbit`, slows the link down.
+//! leaves out the other loads; `ECHOVISOR_LINK`, such as `100mbit`, slows the link down. `ECHOVISOR_TLS=1` adds what encryption
+//! costs: the same protection over a Unix socket, in plain text and encrypted.
 
 use std::{collections::BTreeMap, env, time::Duration};
 
@@ -25,6 +26,10 @@ enum Mode {
     Recorded,
     /// A secondary.
     Protected,
+    /// A secondary at a Unix socket, in plain text.
+    Plain,
+    /// A secondary at a Unix socket, encrypted.
+    Encrypted,
 }
 
 /// How one kind of request went in one run.
@@ -56,9 +61,13 @@ fn main() {
         let rounds = size("ECHOVISOR_ROUNDS", 3);
         let wanted = env::var("ECHOVISOR_LOAD").ok();
         let is_wanted = |name: &str| wanted.as_ref().is_none_or(|wanted| name == wanted);
+        let mut modes = vec![Mode::Unprotected, Mode::Recorded, Mode::Protected];
+        if env::var_os("ECHOVISOR_TLS").is_some() {
+            modes.extend([Mode::Plain, Mode::Encrypted]);
+        }
         for round in 1..=rounds {
             for (load, (name, ..)) in LOADS.iter().enumerate().filter(|(_, load)| is_wanted(load.0)) {
-                for mode in [Mode::Unprotected, Mode::Recorded, Mode::Protected] {
+                for mode in modes.iter().copied() {
                     eprintln!("round {round} of {rounds}: {name}, {mode:?}");
                     measure(scene, load, mode, &mut results);
                 }
@@ -79,6 +88,10 @@ fn measure(scene: &Scene, load: usize, mode: Mode, results: &mut Results) {
         Mode::Recorded => (lab.record(&lab.primary, KV).0, None),
         Mode::Protected => {
             let (primary, secondary) = lab.pair(KV);
+            (primary, Some(secondary))
+        }
+        Mode::Plain | Mode::Encrypted => {
+            let (primary, secondary) = lab.pair_over_unix(KV, mode == Mode::Encrypted);
             (primary, Some(secondary))
         }
     };

@@ -85,14 +85,32 @@ impl Lab<'_> {
         (Node::start(self.scene, &site.namespace, "record", &[&guest.words()[..], &out].concat()), folder)
     }
 
+    /// The same over a Unix socket, which both hosts see here, encrypted or in plain text.
+    #[must_use]
+    pub fn pair_over_unix(&self, guest: Guest, encrypted: bool) -> (Node, Node) {
+        let address = format!("unix:{}", self.scene.path(&self.scene.unique("link")).display());
+        let start = |site: &Site, command, arguments: &[String]| {
+            let keys = if encrypted { self.keys(site).to_vec() } else { Vec::new() };
+            self.node_with(site, command, &[arguments, &keys].concat())
+        };
+        let listen = ["--wait-for-secondary", "--listen", &address].map(String::from);
+        let primary = start(&self.primary, "primary", &[&guest.words()[..], &listen].concat());
+        primary.wait_until("listening", |status| !status.protected);
+        let secondary = start(&self.secondary, "secondary", &["--join", &address].map(String::from));
+        primary.wait_until("protected", |status| status.protected);
+        (primary, secondary)
+    }
+
     /// A node at `site`, with the network, the arbiter and the keys of that host.
     #[must_use]
     pub fn node(&self, site: &Site, command: &str, arguments: &[&[String]]) -> Node {
-        let mut arguments = arguments.concat();
+        self.node_with(site, command, &[&arguments.concat()[..], &self.keys(site)].concat())
+    }
+
+    fn node_with(&self, site: &Site, command: &str, arguments: &[String]) -> Node {
         let arbiter = format!("file:{}", self.arbiter().display());
-        arguments.extend(["--net", "tap:tap0", "--arbiter", &arbiter].map(String::from));
-        arguments.extend(self.keys(site));
-        Node::start(self.scene, &site.namespace, command, &arguments)
+        let outside = ["--net", "tap:tap0", "--arbiter", &arbiter].map(String::from);
+        Node::start(self.scene, &site.namespace, command, &[arguments, &outside].concat())
     }
 
     /// The keys of a node at `site`, as arguments: its own, and the public one of the other host.

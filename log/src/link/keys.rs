@@ -4,7 +4,12 @@ use std::{collections::BTreeSet, fmt, io, str::FromStr, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use tokio_rustls::rustls::{
-    ClientConfig, ServerConfig, crypto::ring::sign::any_eddsa_type, pki_types::PrivatePkcs8KeyDer,
+    ClientConfig, ServerConfig,
+    crypto::{
+        CryptoProvider,
+        ring::{default_provider, sign::any_eddsa_type},
+    },
+    pki_types::PrivatePkcs8KeyDer,
     sign::SigningKey,
 };
 
@@ -196,7 +201,14 @@ impl Keys {
     /// # Errors
     /// [`KeyError::NoPeer`], [`KeyError::Own`].
     pub fn new(own: &PrivateKey, peers: impl IntoIterator<Item = PublicKey>) -> Result<Keys, KeyError> {
-        let peers: BTreeSet<PublicKey> = peers.into_iter().collect();
+        Keys::with_provider(default_provider(), own, peers.into_iter().collect())
+    }
+
+    pub(super) fn with_provider(
+        provider: CryptoProvider,
+        own: &PrivateKey,
+        peers: BTreeSet<PublicKey>,
+    ) -> Result<Keys, KeyError> {
         let public = own.public();
         if peers.is_empty() {
             return Err(KeyError::NoPeer);
@@ -204,7 +216,7 @@ impl Keys {
         if peers.contains(&public) {
             return Err(KeyError::Own(public));
         }
-        let (client, server) = tls::configs(own.signing(), peers);
+        let (client, server) = tls::configs(provider, own.signing(), peers);
         Ok(Keys { public, client, server })
     }
 

@@ -12,7 +12,7 @@ use tokio_rustls::{
             AlwaysResolvesClientRawPublicKeys, Resumption,
             danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         },
-        crypto::{CryptoProvider, ring::default_provider, verify_tls13_signature_with_raw_key},
+        crypto::{CryptoProvider, verify_tls13_signature_with_raw_key},
         pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime},
         server::{
             AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage,
@@ -33,11 +33,12 @@ use super::{
 /// What both sides do: they show this key, and take one of those. Nothing of a session outlives it: no tickets, no
 /// resumption, no early data, so that a handshake that somebody has recorded is worth nothing.
 pub(super) fn configs(
+    provider: CryptoProvider,
     own: Arc<dyn SigningKey>,
     peers: BTreeSet<PublicKey>,
 ) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
     const COMPLETE: &str = "the provider has what TLS 1.3 needs";
-    let provider = Arc::new(default_provider());
+    let provider = Arc::new(provider);
     let public = own.public_key().expect("an Ed25519 key has a public half");
     let shown = Arc::new(CertifiedKey::new(vec![CertificateDer::from(public.to_vec())], own));
     let taken = Arc::new(Pinned { keys: peers, provider: provider.clone() });
@@ -200,4 +201,67 @@ impl ClientCertVerifier for Pinned {
     }
 
     verify_raw_keys! {}
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_rustls::rustls::{
+        CipherSuiteCommon, SupportedCipherSuite, Tls13CipherSuite,
+        crypto::ring::{cipher_suite::TLS13_AES_256_GCM_SHA384, default_provider},
+    };
+
+    use super::*;
+    use crate::link::{Heartbeat, Message, PrivateKey};
+
+    /// Records that may be encrypted with one key, here.
+    const LIMIT: u64 = 16;
+
+    /// Messages in each direction: far more.
+    const MANY: u64 = 40 * LIMIT;
+
+    /// What the library brings, with keys that last for `limit` records. As it is, that is 2^24, a few hours of a busy link.
+    fn provider(limit: u64) -> CryptoProvider {
+        let suite = TLS13_AES_256_GCM_SHA384.tls13().expect("it is one of TLS 1.3");
+        let CipherSuiteCommon { suite: name, hash_provider, .. } = suite.common;
+        let short: &'static Tls13CipherSuite = Box::leak(Box::new(Tls13CipherSuite {
+            common: CipherSuiteCommon { suite: name, hash_provider, confidentiality_limit: limit },
+            hkdf_provider: suite.hkdf_provider,
+            aead_alg: suite.aead_alg,
+            quic: None,
+        }));
+        CryptoProvider { cipher_suites: vec![SupportedCipherSuite::Tls13(short)], ..default_provider() }
+    }
+
+    /// Sends messages both ways, one record each, and gives the bytes that this took on the socket.
+    async fn bytes_of_many(limit: u64) -> u64 {
+        let [here, there] = [(); 2].map(|()| PrivateKey::generate().unwrap());
+        let keys = |own: &PrivateKey, peer: &PrivateKey| {
+            Keys::with_provider(provider(limit), own, [peer.public()].into()).unwrap()
+        };
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let (near_keys, far_keys) = (keys(&here, &there), keys(&there, &here));
+        let (near, far) = tokio::join!(accept(near, &near_keys), connect(far, &far_keys));
+        let mut links = [near.unwrap(), far.unwrap()];
+        for stamp in 0..MANY {
+            let said = Heartbeat { stamp, ..Heartbeat::default() };
+            links[0].sender.send(&Message::Heartbeat(said)).await.unwrap();
+            assert_eq!(links[1].receiver.receive().await.unwrap(), Message::Heartbeat(said));
+            links.swap(0, 1);
+        }
+        // In one direction only, as while a state is sent.
+        for stamp in 0..MANY {
+            let said = Heartbeat { stamp, ..Heartbeat::default() };
+            links[0].sender.send(&Message::Heartbeat(said)).await.unwrap();
+            assert_eq!(links[1].receiver.receive().await.unwrap(), Message::Heartbeat(said));
+        }
+        let traffic = links[0].traffic();
+        traffic.sent() + traffic.received()
+    }
+
+    #[tokio::test]
+    async fn a_link_outlives_its_traffic_keys() {
+        let (steady, renewed) = (bytes_of_many(1 << 24).await, bytes_of_many(LIMIT).await);
+        // A renewal is a message of its own.
+        assert!(renewed > steady + 20 * (2 * MANY / LIMIT - 4), "{renewed} {steady}");
+    }
 }
