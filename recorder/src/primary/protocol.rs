@@ -26,6 +26,10 @@ pub struct Timing {
     pub join: Duration,
 }
 
+/// How many times the suspicion time a secondary that joins may be silent: on a slow link it answers to each part of the
+/// state only when that has come.
+const JOINER_PATIENCE: u32 = 10;
+
 impl Default for Timing {
     fn default() -> Timing {
         Timing {
@@ -282,10 +286,9 @@ impl Protocol {
         }
         while self.unexecuted.pop_front_if(|(watermark, _)| *watermark <= ack.executed).is_some() {}
         if let State::Protected(..) = self.state {
-            if ack.echo > 0 {
-                // The stamp is a reading of this node's own clock, so a wrong one only makes the lease shorter, unless it
-                // lies in the future, which no honest echo does.
-                let stamp = Duration::from_nanos(ack.echo).min(now);
+            // The stamp is a reading of this node's own clock. One of the future is none, and promises nothing.
+            let stamp = Duration::from_nanos(ack.echo);
+            if ack.echo > 0 && stamp <= now {
                 actions.push(Action::Renew(stamp + self.timing.lease()));
             }
             if let Some(watermark) = held {
@@ -405,8 +408,10 @@ impl Protocol {
     /// A secondary that joins does not hold the guest up, and may be far behind when it has loaded the state. It protects the
     /// guest once it has caught up.
     fn join(&mut self, now: Duration, peer: NodeId, actions: &mut Vec<Action>) {
-        if now.saturating_sub(self.joined) >= self.timing.join {
-            actions.push(Action::CloseLink("it does not finish joining"));
+        let silent = now.saturating_sub(self.heard) >= self.timing.suspicion * JOINER_PATIENCE;
+        if silent || now.saturating_sub(self.joined) >= self.timing.join {
+            let why = if silent { "it is silent" } else { "it does not finish joining" };
+            actions.push(Action::CloseLink(why));
             self.back_to_solo(actions);
         } else if self.loaded && self.lag(now) < self.timing.lag {
             match rules::protect(Some(&self.record), self.me, peer) {

@@ -157,6 +157,8 @@ impl Engine {
         self.status.term = welcome.term;
         self.hang_up();
         self.sender = Some(sender);
+        // What another primary's clock said means nothing to this one.
+        self.echo = 0;
         self.input(now, Input::Connected(welcome.resumed));
     }
 
@@ -232,8 +234,12 @@ impl Engine {
         }
     }
 
-    /// Nothing can be taken from the link for now, so that its silence means nothing.
+    /// Nothing can be taken from the link for now, so that its silence means nothing. The primary must not take this node for
+    /// dead either.
     pub fn busy(&mut self, now: Duration) {
+        if now >= self.told.1 + PROGRESS {
+            self.acknowledge(now);
+        }
         self.input(now, Input::Heard);
     }
 

@@ -131,6 +131,14 @@ fn a_lease_never_outlives_what_the_peer_has_seen() {
 }
 
 #[test]
+fn the_echo_of_another_clock_renews_nothing() {
+    let mut protocol = protected();
+    let stamp = at(1_000_000).as_nanos() as u64;
+    let input = Input::Acknowledged(Ack { sequence: 0, executed: Position(0), echo: stamp, durable: false });
+    assert!(!step(&mut protocol, 150, input).iter().any(|action| matches!(action, Action::Renew(_))));
+}
+
+#[test]
 fn who_is_gone_before_it_was_granted_anything_is_not_waited_for() {
     let mut protocol = solo();
     step(&mut protocol, 0, Input::Joined(PEER));
@@ -139,6 +147,17 @@ fn who_is_gone_before_it_was_granted_anything_is_not_waited_for() {
     let actions = step(&mut protocol, 3, Input::Won);
     assert!(!actions.iter().any(|action| matches!(action, Action::Protect(_))));
     assert_eq!(protocol.state(), State::Leaving(PEER));
+}
+
+#[test]
+fn a_joiner_whose_host_dies_makes_room_soon() {
+    let mut protocol = solo();
+    step(&mut protocol, 0, Input::Joined(PEER));
+    step(&mut protocol, 100, ack(0, 0));
+    assert_eq!(protocol.state(), State::Joining(PEER));
+    let actions = step(&mut protocol, 5100, Input::Tick);
+    assert!(matches!(actions[..], [.., Action::CloseLink(_), Action::Forget]), "{actions:?}");
+    assert_eq!(protocol.state(), State::Solo);
 }
 
 #[test]
