@@ -74,6 +74,29 @@ const STEP: Register = Register::new(15);
 /// If `queue_size` is no power of two or above [`ECHO_QUEUE_MAX`].
 #[must_use]
 pub fn echo(queue_size: u16) -> Program {
+    answer(queue_size, |_| {})
+}
+
+/// Where the answers of [`ledger`] say how many frames there have been up to the one that is answered, u64, and 8 bytes
+/// behind it what their checksum is; bytes from the frame's beginning.
+pub const LEDGER: usize = 24;
+
+/// As [`echo`], but each answer tells the guest's whole history: at [`LEDGER`] the number of frames and their checksum
+/// replace what the frame has there. Frames are at least 40 bytes long.
+///
+/// # Panics
+/// As [`echo`].
+#[must_use]
+pub fn ledger(queue_size: u16) -> Program {
+    answer(queue_size, |asm| {
+        let offset = HEADER_LENGTH + LEDGER as u64;
+        asm.store(Width::Quad, FRAMES, TRANSMIT_BUFFER, offset);
+        asm.store(Width::Quad, CHECKSUM, TRANSMIT_BUFFER, offset + 8);
+    })
+}
+
+/// A guest that sends every frame back once `change` has made an answer of it.
+fn answer(queue_size: u16, change: impl Fn(&mut Assembler)) -> Program {
     assert!(queue_size.is_power_of_two() && queue_size <= ECHO_QUEUE_MAX);
     let mut asm = Assembler::new(IMAGE_BASE);
     let broken = asm.label();
@@ -102,6 +125,7 @@ pub fn echo(queue_size: u16) -> Program {
     take_frame(&mut asm);
     sum_up(&mut asm);
     copy_back(&mut asm);
+    change(&mut asm);
     give_back(&mut asm);
     asm.jump(next);
 

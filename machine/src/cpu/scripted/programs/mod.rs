@@ -7,7 +7,7 @@ mod power;
 
 pub use self::{
     console::{COUNTER, TICKS_PER_DIGIT, console_counter},
-    echo::{ECHO_CHECKSUM, ECHO_FRAMES, ECHO_QUEUE_MAX, echo, echo_checksum},
+    echo::{ECHO_CHECKSUM, ECHO_FRAMES, ECHO_QUEUE_MAX, LEDGER, echo, echo_checksum, ledger},
     power::powers_off,
 };
 use super::{Assembler, Operation, Register, Width};

@@ -1,0 +1,148 @@
+//! The replaying machine of a simulated secondary.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
+
+use echovisor_event::{Effect, Nanos, Position};
+use echovisor_log::{Batch, link::ImageBegin};
+use echovisor_machine::{Effects, Machine, MachineConfig, cpu::scripted::ScriptedCpu};
+use echovisor_replayer::{
+    Arrived, FollowError, Follower, History, Progress, Reached, Replay, Unconfirmed, Witness,
+};
+use echovisor_snapshot::Image;
+use vm_memory::{Bytes, GuestAddress};
+
+use crate::{
+    guests,
+    oracles::Answer,
+    time::{Instants, Time},
+};
+
+/// A machine that follows the log.
+pub(crate) struct Replica {
+    follower: Follower<ScriptedCpu, Feed, Kept>,
+    batches: Arc<Mutex<Batches>>,
+    pub(crate) progress: Arc<Progress>,
+    /// Where it began, what its clock showed then, and when that was.
+    pub(crate) begun: Position,
+    clock: (Nanos, Time),
+    /// The log's end was executed: the operator had stopped the guest.
+    pub(crate) stopped: bool,
+}
+
+/// A replica that goes live.
+pub(crate) struct Live {
+    pub(crate) machine: Machine<ScriptedCpu>,
+    pub(crate) unconfirmed: Unconfirmed,
+    pub(crate) answers: Vec<(Position, Answer)>,
+    pub(crate) clock: (Nanos, Time),
+}
+
+#[derive(Default)]
+struct Batches {
+    waiting: VecDeque<Arrived>,
+    /// How many may be executed now.
+    allowed: usize,
+}
+
+struct Feed(Arc<Mutex<Batches>>);
+
+/// Keeps unconfirmed effects as a secondary does, and all answers for the oracles.
+#[derive(Default)]
+struct Kept {
+    unconfirmed: Unconfirmed,
+    answers: Vec<(Position, Answer)>,
+}
+
+impl Replica {
+    /// Loads the state that `begin` announced.
+    pub(crate) fn load(
+        begin: &ImageBegin,
+        bytes: &[u8],
+        progress: Arc<Progress>,
+        now: Time,
+    ) -> Result<Replica, String> {
+        let config = MachineConfig::from_bytes(&begin.config).map_err(|error| error.to_string())?;
+        let image = Image::from_bytes(bytes).map_err(|error| error.to_string())?;
+        if image.digest != begin.digest || image.position() != begin.position {
+            return Err("the state is not the one that was announced".into());
+        }
+        let machine = image.restore(&config, guests::processor).map_err(|error| error.to_string())?;
+        let batches = Arc::new(Mutex::new(Batches::default()));
+        let clock = (machine.clock(), now);
+        let replay = Replay::new(Feed(batches.clone()), Kept::default(), true, progress.clone());
+        let follower = Follower::new(machine, replay);
+        Ok(Replica { follower, batches, progress, begun: begin.position, clock, stopped: false })
+    }
+
+    pub(crate) fn append(&mut self, arrived: Arrived) {
+        self.batches.lock().expect("one thread").waiting.push_back(arrived);
+    }
+
+    /// Executes at most so many batches. Whether there are more.
+    pub(crate) fn run(&mut self, batches: usize) -> Result<bool, FollowError<Infallible>> {
+        if self.stopped {
+            return Ok(false);
+        }
+        self.batches.lock().expect("one thread").allowed = batches;
+        match self.follower.run(None)? {
+            Reached::LogEnds => {}
+            Reached::Stopped => self.stopped = true,
+            other => panic!("a scripted guest that does not end: {other:?}"),
+        }
+        Ok(!self.batches.lock().expect("one thread").waiting.is_empty())
+    }
+
+    /// A byte of its memory changes that its guest does not use.
+    pub(crate) fn rot(&self) {
+        let memory = self.follower.machine().memory().mmap();
+        memory.write_obj(1_u8, GuestAddress(0x70_0000)).expect("an address in RAM");
+    }
+
+    pub(crate) fn machine(&self) -> &Machine<ScriptedCpu> {
+        self.follower.machine()
+    }
+
+    /// Ends the replay.
+    pub(crate) fn into_live(self, instants: Instants) -> Live {
+        let (machine, kept, clock) = self.follower.into_parts();
+        // As long as no time was in the log, it is the one of the image that counts.
+        let clock = if clock.0 == self.clock.0 { self.clock } else { (clock.0, instants.time(clock.1)) };
+        let mut unconfirmed = kept.unconfirmed;
+        unconfirmed.released(self.progress.released());
+        Live { machine, unconfirmed, answers: kept.answers, clock }
+    }
+}
+
+impl History for Feed {
+    type Error = Infallible;
+
+    fn next(&mut self) -> Result<Option<Arrived>, Infallible> {
+        let mut batches = self.0.lock().expect("one thread");
+        if batches.allowed == 0 {
+            return Ok(None);
+        }
+        batches.allowed -= 1;
+        Ok(batches.waiting.pop_front())
+    }
+
+    fn recycle(&mut self, _: Batch) {}
+}
+
+impl Effects for Kept {
+    fn effect(&mut self, at: Position, effect: Effect<'_>) {
+        if let Effect::Frame(frame) = effect {
+            self.answers.push((at, Answer::read(frame)));
+        }
+        self.unconfirmed.effect(at, effect);
+    }
+}
+
+impl Witness for Kept {
+    fn released(&mut self, up_to: Position) {
+        self.unconfirmed.released(up_to);
+    }
+}
