@@ -204,3 +204,8 @@ fn a_primary_that_goes_on_without_the_arbiter_is_found_out() {
 fn a_secondary_that_was_not_granted_anything_is_found_out() {
     found_out(Mutant::EligibleEarly);
 }
+
+#[test]
+fn a_new_primary_that_sends_nothing_again_is_found_out() {
+    assert_eq!(found_out(Mutant::NothingSentAgain), "no effect lost or contradicted");
+}

@@ -26,6 +26,8 @@ pub(crate) enum Mutant {
     SoloUnasked,
     /// A secondary believes that it may take over as soon as it has loaded the state.
     EligibleEarly,
+    /// A new primary does not send again what the old one may not have sent.
+    NothingSentAgain,
 }
 
 impl Mutant {

@@ -1,5 +1,5 @@
 //! No effect that left is lost or contradicted: each answer that was ever released is part of the history of the guest that
-//! goes on.
+//! goes on. And none is left out: an answer leaves only when all before it have left, from one primary or from another.
 
 use std::collections::BTreeMap;
 
@@ -54,6 +54,11 @@ impl History {
             && before != answer
         {
             return Err(violation(format!("{before:?} has left, and then {answer:?}")));
+        }
+        if answer.number > 1 && !self.released.contains_key(&(answer.number - 1)) {
+            return Err(violation(format!(
+                "{answer:?} has left in term {term}, but never the one before it"
+            )));
         }
         let made = self.made.get(&term).and_then(|made| made.get(answer.number as usize - 1));
         match made {

@@ -26,6 +26,7 @@ use crate::{
     arbiter::{Arbiter, Outcome},
     clients::Clients,
     guests,
+    mutant::Mutant,
     net::{Net, flush},
     node::{
         Process, Role, Step, Want,
@@ -39,7 +40,7 @@ use crate::{
 };
 
 /// How long everything may take to recover once the faults have ended.
-const RECOVERY: Time = 25 * SECOND;
+const RECOVERY: Time = 10 * SECOND;
 
 /// How long a run goes on after the guest's end.
 const LAST_WORDS: Time = 3 * SECOND;
@@ -488,9 +489,11 @@ impl Simulation {
         let from = (secondary.term, secondary.begun().expect("it has a machine"));
         let live = secondary.replica.take().expect("it has a machine").into_live(self.instants);
         self.oracles.history.inherited(from, record.term, live.answers)?;
-        let unconfirmed = live.unconfirmed;
+        let (unconfirmed, mutant) = (live.unconfirmed, self.plan.mutant);
         self.go_live(slot, id, record, live.machine, live.clock, |gate| {
-            unconfirmed.resend(|at, effect| gate.pass(at, effect));
+            if mutant != Mutant::NothingSentAgain {
+                unconfirmed.resend(|at, effect| gate.pass(at, effect));
+            }
         })
     }
 
