@@ -63,7 +63,8 @@ impl Process {
     }
 
     /// Its folder in /proc, where another number stands if /proc was mounted outside of this process namespace.
-    fn folder(&self) -> Option<PathBuf> {
+    #[must_use]
+    pub fn folder(&self) -> Option<PathBuf> {
         let namespace = |process: &Path| fs::read_link(process.join("ns/pid")).ok();
         let ours = namespace(Path::new("/proc/self"));
         let processes = fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path());

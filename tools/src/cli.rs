@@ -136,6 +136,15 @@ pub struct NetArgs {
     pub mac: Mac,
 }
 
+/// What the program allows itself.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+pub struct SandboxArgs {
+    /// Allow every system call, for debugging; else those that are needed, and any other ends the process
+    #[arg(long)]
+    pub no_seccomp: bool,
+}
+
 /// What every node needs, whatever its role.
 #[derive(Args, Clone, Debug)]
 #[group(skip)]

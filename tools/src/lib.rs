@@ -11,6 +11,7 @@ pub mod key_file;
 pub mod model;
 pub mod node;
 pub mod output;
+pub mod sandbox;
 mod summary;
 pub mod switch;
 pub mod values;

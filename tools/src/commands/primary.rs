@@ -19,10 +19,11 @@ use echovisor_recorder::{
 use echovisor_snapshot::Image;
 
 use crate::{
-    cli::{GuestArgs, NetArgs, NodeArgs, Policy, block_on},
+    cli::{GuestArgs, NetArgs, NodeArgs, Policy, SandboxArgs, block_on},
     failure::{Exit, Failure},
     images,
     node::{self, Controls, Launch, Reach},
+    sandbox,
 };
 
 /// The arguments of `echovisor primary`.
@@ -59,6 +60,10 @@ pub struct PrimaryArgs {
     /// Start the guest only once it is protected
     #[arg(long, requires = "listen")]
     pub wait_for_secondary: bool,
+
+    /// What the program allows itself.
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
 }
 
 /// Runs the guest until it ends, is stopped, or another node has it.
@@ -109,6 +114,7 @@ async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
     let cluster = cluster.map(|cluster| (cluster, fingerprint));
 
     let logged = cluster.is_some() || archive.is_some();
+    sandbox::confine(args.sandbox.no_seccomp)?;
     let guest = node::launch(Launch {
         machine,
         port: port.clone(),

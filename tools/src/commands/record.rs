@@ -13,10 +13,11 @@ use echovisor_recorder::{Archive, HostClock, Journal, gate::Gate, primary::Node}
 use echovisor_snapshot::Image;
 
 use crate::{
-    cli::{GuestArgs, NetArgs, block_on},
+    cli::{GuestArgs, NetArgs, SandboxArgs, block_on},
     failure::{Exit, Failure},
     images,
     node::{self, Controls, Launch, Reach},
+    sandbox,
     summary::Summary,
 };
 
@@ -42,6 +43,10 @@ pub struct RecordArgs {
     /// Answer `status` and `stop` on this socket, which only its owner can use
     #[arg(long, value_name = "SOCKET")]
     pub control: Option<PathBuf>,
+
+    /// What the program allows itself.
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
 }
 
 /// Runs the guest until it ends or is stopped.
@@ -67,6 +72,10 @@ async fn record(args: &RecordArgs) -> Result<Exit, Failure> {
     images::write(&store.images_dir(), &Image::capture(machine.memory(), machine.save()?))?;
     let start = SegmentStart::first(Term(1));
 
+    let (sender, commands) = node::primary_commands();
+    let controls = Controls::new(args.control.as_deref(), Reach::Primary(sender, None))?;
+
+    sandbox::confine(args.sandbox.no_seccomp)?;
     let guest = node::launch(Launch {
         machine,
         port: port.clone(),
@@ -79,8 +88,6 @@ async fn record(args: &RecordArgs) -> Result<Exit, Failure> {
         stdin: args.stdin,
     })?;
     let signals = guest.signals.clone();
-    let (sender, commands) = node::primary_commands();
-    let controls = Controls::new(args.control.as_deref(), Reach::Primary(sender, None))?;
     let running =
         Node::new(node::node_id()?, guest, config.to_bytes(), start, Some(Archive::new(store, start)), None);
     let outcome = running.run(commands).await;

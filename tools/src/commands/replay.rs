@@ -16,11 +16,11 @@ use fastrand::Rng;
 use serde::Serialize;
 
 use crate::{
-    cli::print_result,
+    cli::{SandboxArgs, print_result},
     failure::{Exit, Failure},
     images,
     node::{self, history::Batches, history::Console},
-    output,
+    output, sandbox,
     summary::Summary,
 };
 
@@ -50,6 +50,10 @@ pub struct ReplayArgs {
     /// Print the result as one JSON object; what the guest writes on its console is then not shown
     #[arg(long)]
     pub json: bool,
+
+    /// What the program allows itself.
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
 }
 
 /// What a replay found. Scripts rely on the names.
@@ -78,6 +82,7 @@ struct Verdict {
 /// # Errors
 /// If it cannot be read to its end, or the guest takes another course.
 pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
+    sandbox::confine(args.sandbox.no_seccomp)?;
     let recording = Recording::open(&args.recording)?;
     let here = node::fingerprint()?;
     let there = &recording.header().fingerprint;

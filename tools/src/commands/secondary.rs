@@ -7,7 +7,10 @@ use echovisor_log::{
     SegmentStart,
     link::{Address, Listener},
 };
-use echovisor_machine::cpu::kvm::KvmCpu;
+use echovisor_machine::{
+    Memory,
+    cpu::{CpuError, kvm::KvmCpu},
+};
 use echovisor_recorder::{
     HostClock, Journal,
     gate::Gate,
@@ -17,10 +20,10 @@ use echovisor_recorder::{
 use echovisor_replayer::secondary::{Node, Outcome, Promotion, Settings, protocol::Timing};
 
 use crate::{
-    cli::{NetArgs, NodeArgs, block_on},
+    cli::{NetArgs, NodeArgs, SandboxArgs, block_on},
     failure::{Exit, Failure},
     node::{self, Controls, Launch, Reach, announcement, report::Takeover},
-    output,
+    output, sandbox,
 };
 
 /// The arguments of `echovisor secondary`. It is given no guest: that comes from the primary.
@@ -41,6 +44,10 @@ pub struct SecondaryArgs {
     /// After a takeover, wait for a new secondary at this address
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<Address>,
+
+    /// What the program allows itself.
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
 }
 
 /// Follows the primary; when that is gone, runs the guest until it ends.
@@ -68,12 +75,13 @@ async fn secondary(args: &SecondaryArgs) -> Result<Exit, Failure> {
         fingerprint: node::fingerprint()?,
         arbiter: Some(arbiter),
         timing: Timing { suspicion: *args.node.suspicion, ..Timing::default() },
-        cpu: KvmCpu::new,
+        cpu: confined_cpu,
     };
     let me = settings.me;
     let (sender, commands) = node::secondary_commands();
     let controls = Controls::new(args.node.control.as_deref(), Reach::Secondary(sender))?;
     let idle = port.as_ref().map(|port| node::drain(port.clone())).transpose()?;
+    sandbox::confine(args.sandbox.no_seccomp)?;
     let outcome = Node::new(settings).run(&commands).await?;
     match outcome {
         Outcome::Promoted(promotion) => {
@@ -90,6 +98,13 @@ async fn secondary(args: &SecondaryArgs) -> Result<Exit, Failure> {
             Ok(Exit::Done)
         }
     }
+}
+
+/// A processor for the guest that comes, made by the guest's thread: the last for which it needs more than a guest does.
+fn confined_cpu(memory: &Memory) -> Result<KvmCpu, CpuError> {
+    let cpu = KvmCpu::new(memory)?;
+    sandbox::confine_guest().map_err(|error| CpuError::Unfit(error.to_string()))?;
+    Ok(cpu)
 }
 
 /// Runs the guest as its new primary.

@@ -23,6 +23,7 @@ use tokio::{
 use crate::{
     cli::{GuestArgs, NetArgs},
     failure::{Exit, Failure},
+    sandbox,
     values::Net,
 };
 
@@ -198,6 +199,11 @@ pub fn launch<C: Cpu + Send + 'static>(launch: Launch<C>) -> Result<primary::Gue
     thread::Builder::new()
         .name("vcpu".into())
         .spawn(move || {
+            if let Err(error) = sandbox::confine_guest() {
+                // Who waits for the guest's end hears that there is none.
+                tracing::error!("the guest does not start: {error}");
+                return;
+            }
             let mut recorder = Recorder::new(machine, live, asked);
             let result = recorder.run();
             // The log's writing end goes first, so that whoever hears of the end has heard everything.
