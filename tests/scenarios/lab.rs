@@ -28,6 +28,20 @@ fn the_client_reaches_both_hosts_and_the_link_is_counted() {
     });
 }
 
+/// netem is there when `ECHOVISOR_NETEM` asks for it, and only then.
+#[test]
+fn the_network_is_as_bad_as_it_was_asked_to_be() {
+    scenario(|scene| {
+        let lab = Lab::new(scene);
+        let asked = std::env::var("ECHOVISOR_NETEM").is_ok_and(|options| !options.is_empty());
+        for (namespace, interface) in [(&lab.client, "eth0"), (&lab.primary.namespace, "link0")] {
+            let said = namespace.run("tc", ["qdisc", "show", "dev", interface]).output();
+            assert_eq!(said.contains("netem"), asked, "{said}");
+            println!("{interface}: {}", said.trim());
+        }
+    });
+}
+
 #[test]
 fn a_process_leaves_a_log_and_ends_with_its_handle() {
     scenario(|scene| {
