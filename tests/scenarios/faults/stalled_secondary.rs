@@ -1,6 +1,6 @@
 //! A secondary that is alive and says so, but does not get on. It slows the guest down for a while, then it is dropped.
 
-use echovisor_tests::{Account, KV, Lab, Load, Role, scenario};
+use echovisor_tests::{Account, KV, Lab, Load, Role, scenario, wait_for};
 
 use crate::times;
 
@@ -13,18 +13,24 @@ fn a_secondary_that_stalls_is_dropped() {
         let term = primary.status().expect("a status").term;
         let load = Load::start(&lab, fastrand::u64(..));
         let mut account = Account::of("secondary stalls, but answers");
-        for _ in 0..times() {
+        for round in 0..times() {
             load.wait_for_replies(500);
             let _ = load.longest_silence();
             let frozen = secondary.process.freeze_thread("vcpu");
             primary.wait_until("held up", |status| status.lag_ms > 500.0 && status.protected);
-            let status = lab.must_be_alone(&primary, term);
+            // It joins anew with another thread, and may be so quick that nobody sees the primary alone.
+            wait_for("the end of the primary's patience", || {
+                let said = primary.process.said();
+                let all =
+                    ["too far behind", "goes on unprotected"].map(|what| said.matches(what).count() as u64);
+                if all.iter().all(|count| *count > round) { Ok(()) } else { Err(format!("{all:?} times")) }
+            });
+            let status = primary.wait_until("protected by the same one again", |status| status.protected);
+            assert_eq!(status.term, term, "nobody has taken over: {status:?}");
             load.wait_for_replies(500);
             account.round(load.longest_silence(), &status);
             drop(frozen);
-            primary.wait_until("protected by the same one again", |status| status.protected);
         }
-        assert!(primary.process.said().contains("too far behind"), "it did not say why");
         assert_eq!(secondary.status().expect("a status").role, Role::Secondary);
         assert_eq!(lab.secondary.guest_frames(), 0, "two nodes speak for the guest");
         account.clients(&load.finish());
