@@ -14,7 +14,7 @@ const SCRUB: usize = 64;
 /// The digest of a machine's state, kept up to date: of its pages only those are hashed again that have changed.
 ///
 /// A page that changed on nobody's account, such as by a fault of the host's memory, would stay unseen. So each digest also
-/// reads a part of all the others, and the machine that differs from its peer is noticed within [a round](SCRUB).
+/// reads a part of all the others, and the machine that differs from its peer is noticed within 64 digests.
 #[derive(Debug)]
 pub struct RunningDigest {
     pages: PageDigests,

@@ -3,8 +3,9 @@
 //! Unprotected, recorded and protected take turns in every round, so that whatever else the host does hits all of them
 //! alike. Figures are medians over the rounds, ratios the medians of each round's own ratio. Read the ratios: two nodes, the
 //! guest and the load share this host. `ECHOVISOR_ROUNDS` sets the number of rounds; `ECHOVISOR_LOAD`, such as `50 clients`,
-//! leaves out the other loads; `ECHOVISOR_LINK`, such as `100mbit`, slows the link down. `ECHOVISOR_TLS=1` adds what encryption
-//! costs: the same protection over a Unix socket, in plain text and encrypted.
+//! leaves out the other loads; `ECHOVISOR_LINK`, such as `100mbit`, slows the link down. `ECHOVISOR_MODES` names what is
+//! compared, and the first with which: `plain encrypted` for what encryption costs, `unfiltered unprotected` for what the
+//! seccomp filters do.
 
 use std::{collections::BTreeMap, env, time::Duration};
 
@@ -20,6 +21,8 @@ const LOADS: [(&str, &str, u64); 3] = [
 /// Who holds what happens to the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Mode {
+    /// Nobody, and the node runs without its seccomp filters.
+    Unfiltered,
     /// Nobody.
     Unprotected,
     /// A disk.
@@ -31,6 +34,9 @@ enum Mode {
     /// A secondary at a Unix socket, encrypted.
     Encrypted,
 }
+
+const MODES: [Mode; 6] =
+    [Mode::Unfiltered, Mode::Unprotected, Mode::Recorded, Mode::Protected, Mode::Plain, Mode::Encrypted];
 
 /// How one kind of request went in one run.
 struct Run {
@@ -61,10 +67,9 @@ fn main() {
         let rounds = size("ECHOVISOR_ROUNDS", 3);
         let wanted = env::var("ECHOVISOR_LOAD").ok();
         let is_wanted = |name: &str| wanted.as_ref().is_none_or(|wanted| name == wanted);
-        let mut modes = vec![Mode::Unprotected, Mode::Recorded, Mode::Protected];
-        if env::var_os("ECHOVISOR_TLS").is_some() {
-            modes.extend([Mode::Plain, Mode::Encrypted]);
-        }
+        let names = env::var("ECHOVISOR_MODES");
+        let names = names.as_deref().unwrap_or("unprotected recorded protected");
+        let modes: Vec<Mode> = names.split_whitespace().map(mode).collect();
         for round in 1..=rounds {
             for (load, (name, ..)) in LOADS.iter().enumerate().filter(|(_, load)| is_wanted(load.0)) {
                 for mode in modes.iter().copied() {
@@ -73,9 +78,14 @@ fn main() {
                 }
             }
         }
-        print_speed(&results);
+        print_speed(&results, modes[0]);
         print_traffic(&results);
     });
+}
+
+fn mode(name: &str) -> Mode {
+    let mode = MODES.into_iter().find(|mode| format!("{mode:?}").eq_ignore_ascii_case(name));
+    mode.unwrap_or_else(|| panic!("ECHOVISOR_MODES: {name} is none of {MODES:?}"))
 }
 
 fn measure(scene: &Scene, load: usize, mode: Mode, results: &mut Results) {
@@ -84,6 +94,7 @@ fn measure(scene: &Scene, load: usize, mode: Mode, results: &mut Results) {
         lab.shape_link(&rate);
     }
     let (node, _secondary) = match mode {
+        Mode::Unfiltered => (lab.unprotected_with(&lab.primary, KV, &["--no-seccomp"]), None),
         Mode::Unprotected => (lab.unprotected(&lab.primary, KV), None),
         Mode::Recorded => (lab.record(&lab.primary, KV).0, None),
         Mode::Protected => {
@@ -129,12 +140,13 @@ fn traffic(lab: &Lab, node: &Node) -> Traffic {
     }
 }
 
-fn print_speed(results: &Results) {
-    println!("| load | request | | requests/s | of unprotected | p50 ms | p99 ms | node's CPU µs/request |");
+fn print_speed(results: &Results, base: Mode) {
+    let first = format!("{base:?}").to_lowercase();
+    println!("| load | request | | requests/s | of {first} | p50 ms | p99 ms | node's CPU µs/request |");
     println!("|---|---|---|--:|--:|--:|--:|--:|");
     for ((load, request, mode), runs) in &results.speed {
-        let unprotected = &results.speed[&(*load, request.clone(), Mode::Unprotected)];
-        let ratios = runs.iter().zip(unprotected).map(|(run, base)| run.measured.rate / base.measured.rate);
+        let bases = &results.speed[&(*load, request.clone(), base)];
+        let ratios = runs.iter().zip(bases).map(|(run, base)| run.measured.rate / base.measured.rate);
         let of = |part: fn(&Run) -> f64| median(runs.iter().map(part));
         println!(
             "| {} | {request} | {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} |",

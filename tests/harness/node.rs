@@ -51,7 +51,14 @@ impl Lab<'_> {
     /// A primary at `site` that nobody protects, and that logs nothing.
     #[must_use]
     pub fn unprotected(&self, site: &Site, guest: Guest) -> Node {
-        self.node(site, "primary", &[&guest.words()])
+        self.unprotected_with(site, guest, &[])
+    }
+
+    /// The same, with more arguments.
+    #[must_use]
+    pub fn unprotected_with(&self, site: &Site, guest: Guest, more: &[&str]) -> Node {
+        let more: Vec<String> = more.iter().map(ToString::to_string).collect();
+        self.node(site, "primary", &[&guest.words(), &more])
     }
 
     /// A secondary at `site` that joins the primary at `other`.
