@@ -1,7 +1,7 @@
 //! Least privilege: the system calls that a node's threads may make, checked by the kernel (seccomp).
 //!
 //! A node sets itself up without bounds: it opens its network, its arbiter, its log, KVM. Then, before anybody has told it
-//! anything, [`confine`] puts [all threads there are](node) under one filter, and every thread that comes later inherits it:
+//! anything, [`confine`] puts all threads there are (`node.rs`) under one filter, and every thread that comes later inherits it:
 //! none escapes. The guest's thread, which works on what a hostile guest wrote, [narrows itself](confine_guest) further
 //! once its virtual machine is made.
 //!
