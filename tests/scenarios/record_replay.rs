@@ -9,22 +9,20 @@ use std::{
 use echovisor_tests::{Guest, KV, Lab, Node, Replayed, Scene, echovisor, scenario, size};
 
 /// How many positions a replay goes before it saves its state and goes on in a new machine.
-const RESTORE_EVERY: &str = "1000";
+const RESTORE_EVERY: u64 = 1000;
 
-/// The same on average, when the distances are random.
-const RESTORE_AT_RANDOM: &str = "50";
+/// When the distances are random: the least average, and how many moves a long recording makes, for each takes its time.
+const RESTORE_AT_RANDOM: (u64, u64) = (50, 40);
 
 /// Replays once straight through, and from machine to machine: at equal distances, and at random ones.
 fn replay_all_ways(scene: &Scene, recording: &Path) -> Replayed {
     let straight = Replayed::exactly(recording, &[]);
     let seed = scene.random().u64(..).to_string();
-    for moving in [
-        &["--restore-every", RESTORE_EVERY][..],
-        &["--restore-every", RESTORE_AT_RANDOM, "--restore-seed", &seed],
-    ] {
-        let moved = Replayed::exactly(recording, moving);
+    let (least, moves) = RESTORE_AT_RANDOM;
+    let at_random = (straight.positions / moves).max(least);
+    for (every, more) in [(RESTORE_EVERY, &[][..]), (at_random, &["--restore-seed", &seed])] {
+        let moved = Replayed::exactly(recording, &[&["--restore-every", &every.to_string()], more].concat());
         assert_eq!((straight.positions, straight.checkpoints), (moved.positions, moved.checkpoints));
-        let every: u64 = moving[1].parse().expect("a number");
         // Twice the average is the longest way.
         assert!(moved.restores >= moved.positions / (2 * every), "it stayed where it was: {moved:?}");
     }
