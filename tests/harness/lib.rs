@@ -37,6 +37,7 @@ mod node;
 mod process;
 mod program;
 mod scene;
+pub mod scripted;
 mod size;
 mod wait;
 

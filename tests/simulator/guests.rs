@@ -1,38 +1,14 @@
 //! The scripted guest of the simulation: a ledger, whose every answer tells its whole history.
 
-use echovisor_event::{Digest, limits::MEMORY_MIN};
 use echovisor_machine::{
-    Machine, MachineConfig, Memory,
-    boot::layout::IMAGE_BASE,
-    cpu::{
-        CpuError,
-        scripted::{ScriptedCpu, programs::ledger},
-    },
+    Machine,
+    cpu::scripted::{ScriptedCpu, programs::ledger},
 };
-
-pub(crate) fn config() -> MachineConfig {
-    MachineConfig {
-        memory: MEMORY_MIN,
-        mac: Some([2, 0, 0, 0, 0, 1]),
-        mtu: 1500,
-        guest: "ledger".into(),
-        arguments: String::new(),
-        program: Digest::default(),
-    }
-}
+use echovisor_tests::scripted;
 
 /// The guest before its first instruction.
 pub(crate) fn boot() -> Machine<ScriptedCpu> {
-    let program = ledger(16);
-    let memory = Memory::new(MEMORY_MIN).expect("the host has memory");
-    program.load(&memory);
-    let cpu = ScriptedCpu::new(memory.clone(), program.entry());
-    Machine::new(cpu, memory, &config().devices())
-}
-
-/// The processor of a machine that is being restored.
-pub(crate) fn processor(memory: &Memory) -> Result<ScriptedCpu, CpuError> {
-    Ok(ScriptedCpu::new(memory.clone(), IMAGE_BASE))
+    scripted::boot(&ledger(16))
 }
 
 /// A request that no other equals.

@@ -10,8 +10,10 @@ use echovisor_machine::{
 };
 use echovisor_replayer::{Arrived, Follower, History, Progress, Replay, Unconfirmed, Witness};
 
+use echovisor_tests::scripted;
+
 use crate::{
-    guests::{self, Said},
+    guests::Said,
     recording::{Piece, Recording},
 };
 
@@ -32,10 +34,10 @@ fn follow(recording: &Recording, batches: usize, compares: bool) -> (Followed, A
     let watermark = Rc::new(Cell::new(recording.image.position()));
     let feed = Feed::new(&recording.pieces, batches, watermark.clone());
     let cpu = |memory: &Memory| {
-        let cpu = guests::processor(memory)?;
+        let cpu = scripted::processor(memory)?;
         Ok(Watched { cpu, position: recording.image.position(), watermark })
     };
-    let machine = recording.image.restore(&guests::config(), cpu).expect("an image of this machine");
+    let machine = recording.image.restore(&scripted::config(), cpu).expect("an image of this machine");
     let progress = Arc::new(Progress::default());
     let replay = Replay::new(feed, Witnessed::default(), compares, progress.clone());
     (Follower::new(machine, replay), progress)

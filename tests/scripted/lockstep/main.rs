@@ -24,11 +24,12 @@ use echovisor_machine::{
 };
 use echovisor_replayer::{FollowError, History, Reached, ReplayError};
 use echovisor_snapshot::Image;
+use echovisor_tests::scripted::{self, boot};
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::{
     following::{Followed, batches, follower, without_digests},
-    guests::{Said, boot, echoed},
+    guests::{Said, echoed},
     recording::{End, Recording, record, written},
 };
 
@@ -161,7 +162,7 @@ fn takeover(recording: &Recording, held: usize, seed: u64) {
     // The guest goes on: every frame that it was ever given is echoed, once and in order.
     let state = machine.save().expect("a boundary");
     let image = Image::capture(machine.memory(), state);
-    let mut machine = image.restore(&guests::config(), guests::processor).expect("the state is valid");
+    let mut machine = image.restore(&scripted::config(), scripted::processor).expect("the state is valid");
     let given = delivered(recording, held);
     let after = record(&mut machine, seed ^ 0x5eed, End::Cut(at.0 + 150));
     let frames = recording.frames[..given].iter().chain(&after.frames);

@@ -33,12 +33,15 @@ use echovisor_recorder::{
     primary::{self, Cluster},
 };
 use echovisor_replayer::secondary::{self, MakeCpu, Promotion, Settings};
-use echovisor_tests::wait_for;
+use echovisor_tests::{
+    scripted::{self, boot, config},
+    wait_for,
+};
 use echovisor_tools::node::{Launch, launch};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use crate::guests::{self, Said, boot, config, echoed, frame};
+use crate::guests::{Said, echoed, frame};
 
 /// Longer than any test machine is away, so that nobody is suspected who lives.
 const SUSPICION: Duration = Duration::from_secs(3);
@@ -132,7 +135,7 @@ impl Lab {
 
     /// A secondary that joins at `address`.
     pub(crate) fn secondary(&self, name: &str, address: Address) -> Secondary<ScriptedCpu> {
-        self.secondary_with(name, address, guests::processor)
+        self.secondary_with(name, address, scripted::processor)
     }
 
     /// The same, with a processor of the test's own.

@@ -21,7 +21,7 @@ use echovisor_machine::{
 };
 use echovisor_recorder::{Ended, primary};
 use echovisor_replayer::secondary;
-use echovisor_tests::wait_for;
+use echovisor_tests::{scripted, wait_for};
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::{
@@ -271,7 +271,7 @@ impl Rotten {
     const EXITS: u32 = 60;
 
     fn make(memory: &Memory) -> Result<Rotten, CpuError> {
-        Ok(Rotten { cpu: guests::processor(memory)?, memory: memory.clone(), exits: 0 })
+        Ok(Rotten { cpu: scripted::processor(memory)?, memory: memory.clone(), exits: 0 })
     }
 }
 

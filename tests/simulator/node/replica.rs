@@ -13,10 +13,10 @@ use echovisor_replayer::{
     Arrived, FollowError, Follower, History, Progress, Reached, Replay, Unconfirmed, Witness,
 };
 use echovisor_snapshot::Image;
+use echovisor_tests::scripted;
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::{
-    guests,
     oracles::Answer,
     time::{Instants, Time},
 };
@@ -70,7 +70,7 @@ impl Replica {
         if image.digest != begin.digest || image.position() != begin.position {
             return Err("the state is not the one that was announced".into());
         }
-        let machine = image.restore(&config, guests::processor).map_err(|error| error.to_string())?;
+        let machine = image.restore(&config, scripted::processor).map_err(|error| error.to_string())?;
         let batches = Arc::new(Mutex::new(Batches::default()));
         let clock = (machine.clock(), now);
         let replay = Replay::new(Feed(batches.clone()), Kept::default(), true, progress.clone());

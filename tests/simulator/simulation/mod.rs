@@ -20,6 +20,7 @@ use echovisor_recorder::{
     gate::{Gate, Outlet},
     primary::{Engine, protocol::State},
 };
+use echovisor_tests::scripted;
 use fastrand::Rng;
 
 use crate::{
@@ -304,7 +305,7 @@ impl Simulation {
         let ours = Ours { vm: record.vm, node: id, term: record.term, fingerprint: Fingerprint::default() };
         let engine = Engine::new(
             gate.clone(),
-            guests::config().to_bytes(),
+            scripted::config().to_bytes(),
             SegmentStart::first(record.term),
             false,
             Some((ours.clone(), record, self.plan.primary)),
