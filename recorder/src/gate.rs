@@ -7,7 +7,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -39,6 +42,8 @@ pub struct Counters {
 pub struct Gate {
     inner: Mutex<Inner>,
     room: Condvar,
+    /// What the lock guards says the same; this one costs the guest's thread nothing to read.
+    protected: AtomicBool,
 }
 
 struct Inner {
@@ -99,7 +104,7 @@ impl Gate {
             newest: Position::BOOT,
             powered_off: None,
         };
-        Gate { inner: Mutex::new(inner), room: Condvar::new() }
+        Gate { inner: Mutex::new(inner), room: Condvar::new(), protected: AtomicBool::new(false) }
     }
 
     /// Brings an effect made at `at`; positions never fall. It leaves at once if nothing is required of it. Blocks while
@@ -130,6 +135,7 @@ impl Gate {
     pub fn protect(&self, lease: Duration) -> Position {
         let mut inner = self.lock();
         inner.protected = true;
+        self.protected.store(true, Ordering::Relaxed);
         inner.acknowledged = None;
         inner.lease = Some(lease);
         inner.newest
@@ -139,6 +145,7 @@ impl Gate {
     pub fn unprotect(&self) {
         let mut inner = self.lock();
         inner.protected = false;
+        self.protected.store(false, Ordering::Relaxed);
         inner.lease = None;
         inner.release_ready();
         self.room.notify_all();
@@ -160,6 +167,12 @@ impl Gate {
         inner.held.clear();
         inner.bytes.clear();
         self.room.notify_all();
+    }
+
+    /// Whether a secondary's acknowledgement is required, or was a moment ago.
+    #[must_use]
+    pub fn is_protected(&self) -> bool {
+        self.protected.load(Ordering::Relaxed)
     }
 
     /// Whether an effect waits.

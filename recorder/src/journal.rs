@@ -6,8 +6,12 @@ use echovisor_event::{Event, Position};
 use echovisor_log::{Batch, Mark, PushError, Record};
 use echovisor_snapshot::Image;
 
-/// How long a record may wait for others before its batch is sent.
+/// How long a record may wait for others before its batch is sent, while effects wait for the log.
 pub const FLUSH_AFTER: Duration = Duration::from_millis(1);
+
+/// The same while nobody waits for the log but a disk, or a secondary that joins. To wake their threads every millisecond
+/// would cost more than to encode what has come by then.
+pub const FLUSH_ALONE_AFTER: Duration = Duration::from_millis(20);
 
 /// Batches that may be on their way to the async side. When they are used up, the guest waits: memory is bounded.
 const DEPTH: usize = 64;
@@ -143,10 +147,11 @@ impl Journal {
         self.is_open() && (!self.batch.is_empty() || self.flushed != Some(self.mark.watermark))
     }
 
-    /// When the batch is due, if anything waits for it.
+    /// When the batch is due, if there is anything in it; `protected`: whether effects wait for it.
     #[must_use]
-    pub fn due(&self) -> Option<Instant> {
-        self.opened.map(|opened| opened + FLUSH_AFTER)
+    pub fn due(&self, protected: bool) -> Option<Instant> {
+        let patience = if protected { FLUSH_AFTER } else { FLUSH_ALONE_AFTER };
+        self.opened.map(|opened| opened + patience)
     }
 
     /// Hands the batch over; waits while the async side is behind. `released`: effects up to here have left the gate.

@@ -15,6 +15,6 @@ mod recorder;
 pub use archive::Archive;
 pub use bell::Bell;
 pub use clock::HostClock;
-pub use journal::{Entry, FLUSH_AFTER, Journal, JournalReader};
+pub use journal::{Entry, FLUSH_AFTER, FLUSH_ALONE_AFTER, Journal, JournalReader};
 pub use live::{Live, LiveError, Signals};
 pub use recorder::{Ended, RecordError, Recorder, Request};

@@ -195,6 +195,10 @@ impl Live {
         self.journal.flush(released);
     }
 
+    fn flush_due(&self) -> Option<Instant> {
+        self.journal.due(self.gate.is_protected())
+    }
+
     fn arrive(&mut self, here: &Here) {
         if self.here.position != Some(here.position) {
             self.here = Progress { position: Some(here.position), ..Progress::default() };
@@ -221,7 +225,7 @@ impl Live {
                 return Ok(false);
             }
             let mut timeout = deadline.since(now);
-            if let Some(due) = self.journal.due() {
+            if let Some(due) = self.flush_due() {
                 let due = due.saturating_duration_since(Instant::now());
                 if due.is_zero() {
                     self.flush();
@@ -336,7 +340,7 @@ impl Live {
     fn enter(&mut self) -> Next<'_> {
         let now = Instant::now();
         self.entered = Some(now);
-        if self.journal.is_full() || self.journal.due().is_some_and(|due| due <= now) {
+        if self.journal.is_full() || self.flush_due().is_some_and(|due| due <= now) {
             self.flush();
         }
         Next::Enter
