@@ -1,11 +1,16 @@
 //! The digest of a whole state.
 
+use std::ops::Range;
+
 use echovisor_event::{Digest, limits::PAGE_SIZE};
 use echovisor_machine::{MachineState, Memory, PageSet};
 
 /// How many children a node of the tree has. A level is 1/64 of the one below, so that the whole tree costs little more than
 /// its leaves.
-const FAN_OUT: usize = 64;
+pub(crate) const FAN_OUT: usize = 64;
+
+/// What keeps a node's digest apart from a page's.
+const NODE: &str = "echovisor page tree node 1";
 
 /// The BLAKE3 digests of all pages of a guest, as a tree whose root stands for the memory's whole content.
 ///
@@ -81,6 +86,36 @@ impl PageDigests {
         &self.levels[0]
     }
 
+    /// How many levels the tree has: level 0 are the pages, the last one is the root alone.
+    #[must_use]
+    pub fn height(&self) -> usize {
+        self.levels.len()
+    }
+
+    /// The digests of a level, in order.
+    ///
+    /// # Panics
+    /// If the tree is not so high.
+    #[must_use]
+    pub fn level(&self, level: usize) -> &[Digest] {
+        &self.levels[level]
+    }
+
+    /// The places of a node's children in the level below.
+    ///
+    /// # Panics
+    /// If the tree is not so high, or `level` is that of the pages.
+    #[must_use]
+    pub fn children(&self, level: usize, index: usize) -> Range<usize> {
+        let below = self.levels[level - 1].len();
+        (index * FAN_OUT).min(below)..((index + 1) * FAN_OUT).min(below)
+    }
+
+    /// A tree whose nodes are known to fit their children.
+    pub(crate) fn from_levels(levels: Vec<Vec<Digest>>) -> PageDigests {
+        PageDigests { levels }
+    }
+
     /// The indices of the pages in which two memories of the same size differ, walking only the parts of the tree that do.
     #[must_use]
     pub fn differences(&self, other: &PageDigests) -> Vec<usize> {
@@ -116,15 +151,22 @@ pub(crate) fn combine(memory: Digest, state: &MachineState) -> Digest {
     Digest(*hasher.finalize().as_bytes())
 }
 
+/// The digest of a node, whose children's digests these bytes are.
+pub(crate) fn node_of(children: &[u8]) -> Digest {
+    let mut hasher = blake3::Hasher::new_derive_key(NODE);
+    Digest(*hasher.update(children).finalize().as_bytes())
+}
+
 fn node(children: &[Digest]) -> Digest {
-    let mut hasher = blake3::Hasher::new_derive_key("echovisor page tree node 1");
+    let mut hasher = blake3::Hasher::new_derive_key(NODE);
     for child in children {
         hasher.update(&child.0);
     }
     Digest(*hasher.finalize().as_bytes())
 }
 
-fn hash(bytes: &[u8]) -> Digest {
+/// The digest of a page.
+pub(crate) fn hash(bytes: &[u8]) -> Digest {
     Digest(*blake3::hash(bytes).as_bytes())
 }
 

@@ -12,7 +12,10 @@ use echovisor_machine::{
 };
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::digest::{is_zero, state_digest};
+use crate::{
+    digest::{is_zero, state_digest},
+    store::StoreError,
+};
 
 /// Version of the image's format.
 pub const IMAGE_VERSION: u32 = 1;
@@ -82,6 +85,9 @@ pub enum RestoreError {
     /// The image is damaged or of another machine.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// The snapshot cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The host gives no memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),

@@ -6,6 +6,7 @@
 mod digest;
 mod image;
 mod running;
+pub mod store;
 
 pub use digest::{PageDigests, state_digest};
 pub use image::{IMAGE_VERSION, Image, ImageError, RestoreError};

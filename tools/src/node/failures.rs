@@ -7,7 +7,7 @@ use echovisor_log::{
 use echovisor_machine::{MemoryError, boot::BootError, cpu::CpuError};
 use echovisor_recorder::{RecordError, port::PortError, primary::NodeError};
 use echovisor_replayer::secondary;
-use echovisor_snapshot::{ImageError, RestoreError};
+use echovisor_snapshot::{ImageError, RestoreError, store::StoreError};
 
 use crate::failure::{Exit, Failure};
 
@@ -149,9 +149,20 @@ impl From<ImageError> for Failure {
     }
 }
 
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        let hint =
+            error.hint().unwrap_or("see whether the disk is well, and whether the folder is wholly there");
+        let corrupt = matches!(error, StoreError::Damage(_) | StoreError::Index { .. });
+        let exit = if corrupt { Exit::Corrupt } else { Exit::Failed };
+        Failure::new(error.to_string(), hint).with_exit(exit)
+    }
+}
+
 impl From<RestoreError> for Failure {
     fn from(error: RestoreError) -> Failure {
         match error {
+            RestoreError::Store(error) => error.into(),
             RestoreError::Image(error) => error.into(),
             RestoreError::Memory(error) => error.into(),
             RestoreError::Cpu(error) => error.into(),
