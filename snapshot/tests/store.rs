@@ -3,7 +3,11 @@
 mod scratch;
 mod state;
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use echovisor_event::{
     Digest, Position,
@@ -12,7 +16,7 @@ use echovisor_event::{
 use echovisor_machine::{MachineConfig, Memory, PageSet, cpu::scripted::ScriptedCpu};
 use echovisor_snapshot::{
     PageDigests,
-    store::{PageSource, PageStore, Snapshots, StoreError},
+    store::{PageSource, PageStore, STORE_VERSION, Snapshots, StoreError},
 };
 use proptest::prelude::*;
 use scratch::{Guest, parts};
@@ -176,6 +180,49 @@ fn an_index_that_is_lost_or_old_is_no_loss() {
     drop(store);
     let snapshots = Snapshots::open(folder.path()).unwrap();
     (1..=3).for_each(|position| guest.check(&snapshots, position));
+}
+
+/// If this fails, what older releases wrote cannot be read any more, or they cannot read what this one writes: raise
+/// `STORE_VERSION`, then `ECHOVISOR_BLESS=1 cargo test -p echovisor-snapshot --test store`.
+///
+/// Bodies are not compared compressed, since a newer zstd may compress differently: their addresses stand for them.
+#[test]
+fn the_format_is_that_of_its_version() {
+    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/v{STORE_VERSION}"));
+    let files = [
+        ("packs/00000000.pack", "store.pack"),
+        ("manifests/00000000000000000007.snapshot", "store.snapshot"),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let (written, kept) = (folder.path().join("written"), folder.path().join("kept"));
+    let mut guest = Guest::new();
+    guest.fill(&[1, 2, 700, 2047], 7);
+    guest.snapshot(&mut PageStore::open(&written).unwrap(), 7);
+    for (path, name) in files {
+        if std::env::var_os("ECHOVISOR_BLESS").is_some() {
+            fs::copy(written.join(path), golden.join(name)).unwrap();
+        }
+        fs::create_dir_all(kept.join(path).parent().unwrap()).unwrap();
+        fs::copy(golden.join(name), kept.join(path)).unwrap();
+    }
+    let snapshots = Snapshots::open(&kept).unwrap();
+    guest.check(&snapshots, 7);
+    assert_eq!(snapshots.verify().unwrap().len(), 0);
+    let [pack, manifest] =
+        files.map(|(path, _)| [&written, &kept].map(|dir| fs::read(dir.join(path)).unwrap()));
+    assert_eq!(manifest[0], manifest[1]);
+    let [written, kept] = pack.each_ref().map(|pack| records(pack));
+    assert_eq!(written, kept);
+}
+
+/// The header of a pack, and the kinds and addresses of its records.
+fn records(pack: &[u8]) -> (&[u8], Vec<(u8, &[u8])>) {
+    let (mut at, mut records) = (16, Vec::new());
+    while at < pack.len() {
+        records.push((pack[at], &pack[at + 8..at + 40]));
+        at += 48 + u32::from_le_bytes(pack[at + 4..at + 8].try_into().unwrap()) as usize;
+    }
+    (&pack[..16], records)
 }
 
 proptest! {

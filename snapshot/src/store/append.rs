@@ -1,6 +1,6 @@
 //! Appending objects to the packs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use echovisor_event::Digest;
 
@@ -80,5 +80,10 @@ impl Appender {
         if let Some(pack) = &mut self.pack {
             pack.undo();
         }
+    }
+
+    /// Appends no more to a pack that is to go.
+    pub(super) fn leave(&mut self, victims: &BTreeSet<u64>) {
+        self.pack.take_if(|pack| victims.contains(&pack.number));
     }
 }

@@ -1,6 +1,10 @@
 //! The index: which object is where. Kept in sled, derived from the packs.
 
-use std::{collections::BTreeMap, fs, io, path::Path, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use echovisor_event::Digest;
 
@@ -97,6 +101,24 @@ impl Index {
     pub(super) fn set_pack(&self, number: u64, bytes: u64) -> Result<(), StoreError> {
         let value = &bytes.to_be_bytes()[..];
         self.packs.insert(number.to_be_bytes(), value).map_err(|source| self.wrong(source))?;
+        Ok(())
+    }
+
+    /// Forgets the objects that need not be kept, and packs that are to go.
+    pub(super) fn retain(
+        &self,
+        keep: impl Fn(&Digest) -> bool,
+        gone: &BTreeSet<u64>,
+    ) -> Result<(), StoreError> {
+        for item in &self.objects {
+            let (key, _) = item.map_err(|source| self.wrong(source))?;
+            if !key.as_ref().try_into().is_ok_and(|digest| keep(&Digest(digest))) {
+                self.objects.remove(key).map_err(|source| self.wrong(source))?;
+            }
+        }
+        for number in gone {
+            self.packs.remove(number.to_be_bytes()).map_err(|source| self.wrong(source))?;
+        }
         Ok(())
     }
 

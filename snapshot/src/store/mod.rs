@@ -26,6 +26,7 @@ mod objects;
 mod pack;
 mod record;
 mod recover;
+mod retain;
 mod scan;
 mod snapshots;
 mod verify;
@@ -34,6 +35,7 @@ mod writer;
 pub use damage::{Damage, DamageKind, Part};
 pub use error::StoreError;
 pub use manifest::Manifest;
+pub use retain::{Freed, Keep};
 pub use snapshots::Snapshots;
 pub use writer::{PageSource, PageStore, SnapshotParts, Written};
 

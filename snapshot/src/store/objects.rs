@@ -55,11 +55,12 @@ impl<'a> Reader<'a> {
                 Err(damage) => lost = Some((place, damage)),
             }
         }
-        let layout = self.snapshots.layout();
-        let part = kind.part(*digest);
         Err(match lost {
-            Some((place, kind)) => Lost { file: layout.pack(place.pack), offset: place.offset, part, kind },
-            None => Lost { file: layout.packs(), offset: 0, part, kind: DamageKind::Absent },
+            Some((place, damage)) => {
+                let file = self.snapshots.layout().pack(place.pack);
+                Lost { file, offset: place.offset, part: kind.part(*digest), kind: damage }
+            }
+            None => self.snapshots.absent(kind, *digest),
         })
     }
 
@@ -69,7 +70,7 @@ impl<'a> Reader<'a> {
         Ok(content.try_into().expect("an object of this kind has the length of a page"))
     }
 
-    /// The whole record of an object, prefix and all, which has been checked.
+    /// Makes the content of an object that is said to be at `place` the last one that was opened.
     fn read_at(&mut self, kind: Kind, digest: &Digest, place: Place) -> Result<(), DamageKind> {
         let len = PREFIX + place.len as usize;
         if len > RECORD_MAX {

@@ -240,9 +240,9 @@ impl Snapshots {
         &self.layout
     }
 
-    /// The index, which a writer always has.
-    pub(super) fn index(&self) -> Option<&Index> {
-        self.index.as_ref()
+    /// The index of a store that is written.
+    pub(super) fn writers_index(&self) -> &Index {
+        self.index.as_ref().expect("a store that is written has its index")
     }
 
     /// Where the index says that an object is.
@@ -269,6 +269,17 @@ impl Snapshots {
     /// Forgets what was found by a search: the packs have changed.
     pub(super) fn changed(&mut self) {
         self.searched = OnceLock::new();
+    }
+
+    /// An object that is nowhere.
+    pub(super) fn absent(&self, kind: Kind, digest: Digest) -> Lost {
+        let (file, part) = (self.layout.packs(), kind.part(digest));
+        Lost { file, offset: 0, part, kind: DamageKind::Absent }
+    }
+
+    /// Lists snapshots no longer.
+    pub(super) fn remove(&mut self, positions: &[Position]) {
+        self.manifests.retain(|manifest| !positions.contains(&manifest.position));
     }
 
     /// Lists a snapshot that was written.

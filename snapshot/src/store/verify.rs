@@ -5,7 +5,7 @@ use std::{
     ops::Range,
 };
 
-use echovisor_event::{Digest, Position};
+use echovisor_event::{Digest, Position, limits::PAGE_SIZE};
 
 use super::{
     damage::{Damage, DamageKind},
@@ -17,7 +17,7 @@ use super::{
     scan::{self, Found},
     snapshots::{Snapshots, level_lengths, pages_below},
 };
-use crate::digest::FAN_OUT;
+use crate::digest::{FAN_OUT, hash};
 
 impl Snapshots {
     /// Reads the whole store, and tells everything that is not what was written, with the snapshots and pages that need it.
@@ -42,8 +42,8 @@ impl Snapshots {
                 Found::Strange(offset, part, kind) => damaged(offset, part, kind),
             });
         }
-        let (good, lost) = (HashSet::new(), HashMap::new());
-        let mut walk = Walk { snapshots: self, reader: Reader::new(self)?, whole, good, lost };
+        let (good, lost, zero) = (HashSet::new(), HashMap::new(), hash(&[0; PAGE_SIZE]));
+        let mut walk = Walk { snapshots: self, reader: Reader::new(self)?, whole, good, lost, zero };
         let mut manifests = Vec::new();
         for position in layout.positions()? {
             match Manifest::read(layout.manifest(position), position) {
@@ -74,6 +74,8 @@ struct Walk<'a> {
     good: HashSet<(Digest, usize)>,
     /// What is missing, and who needs it.
     lost: HashMap<Digest, Damage>,
+    /// The digest of a page of zeros.
+    zero: Digest,
 }
 
 impl Walk<'_> {
@@ -101,7 +103,8 @@ impl Walk<'_> {
     ) -> bool {
         let pages = pages_below(level, index, manifest.pages());
         if level == 0 {
-            let whole = self.whole.contains(&digest);
+            // Nobody reads the page of zeros.
+            let whole = digest == self.zero || self.whole.contains(&digest);
             if !whole {
                 self.lose(Kind::Page, digest, manifest.position, pages);
             }

@@ -125,7 +125,7 @@ impl PageStore {
         }
 
         // In this order: a manifest never tells of objects that may get lost, nor the index of any.
-        self.appender.commit(indexed(&self.snapshots))?;
+        self.appender.commit(self.snapshots.writers_index())?;
         let manifest = Manifest {
             position: state.position,
             digest: combine(root, state),
@@ -137,7 +137,7 @@ impl PageStore {
         };
         manifest.write(&self.snapshots.layout().manifest(state.position))?;
         self.snapshots.insert(manifest);
-        self.index().flush()?;
+        self.snapshots.writers_index().flush()?;
         Ok(written)
     }
 
@@ -179,17 +179,18 @@ impl PageStore {
 
     /// Whether the store has an object: then it has all that is below it.
     fn has(&self, digest: &Digest) -> Result<bool, StoreError> {
-        self.appender.has(self.index(), digest)
+        self.appender.has(self.snapshots.writers_index(), digest)
     }
 
     /// Appends an object, and returns by how many bytes the packs have grown.
     fn put(&mut self, kind: Kind, digest: Digest, content: &[u8]) -> Result<u64, StoreError> {
         let PageStore { snapshots, appender } = self;
-        appender.put(snapshots.layout(), indexed(snapshots), kind, digest, content)
+        appender.put(snapshots.layout(), snapshots.writers_index(), kind, digest, content)
     }
 
-    fn index(&self) -> &Index {
-        indexed(&self.snapshots)
+    /// For those who remove.
+    pub(super) fn parts(&mut self) -> (&mut Snapshots, &mut Appender) {
+        (&mut self.snapshots, &mut self.appender)
     }
 
     /// Reads the whole store as [`Snapshots::verify`] does. What is damaged is taken for missing from then on: a later
@@ -197,17 +198,13 @@ impl PageStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError`].
+    /// As [`Snapshots::verify`], and if the index cannot be written.
     pub fn verify(&mut self) -> Result<Vec<Damage>, StoreError> {
         let damage = self.snapshots.verify()?;
         if !damage.is_empty() {
-            rebuild(self.snapshots.layout(), self.index())?;
+            rebuild(self.snapshots.layout(), self.snapshots.writers_index())?;
             self.snapshots.changed();
         }
         Ok(damage)
     }
-}
-
-fn indexed(snapshots: &Snapshots) -> &Index {
-    snapshots.index().expect("a store that is written has its index")
 }

@@ -6,10 +6,13 @@ use echovisor_event::{Position, limits::PAGE_SIZE};
 use echovisor_machine::{MachineState, Memory};
 use echovisor_snapshot::{
     PageDigests, state_digest,
-    store::{PageStore, SnapshotParts, Snapshots, Written},
+    store::{Keep, PageStore, SnapshotParts, Snapshots, Written},
 };
 
 use crate::state::{memory, scripted};
+
+/// When the snapshot at position 0 is taken; each position later it is a second later.
+pub(crate) const TAKEN: u64 = 1_000_000;
 
 pub(crate) struct Guest {
     pub(crate) memory: Memory,
@@ -65,5 +68,11 @@ impl Guest {
 
 /// What a snapshot is written from.
 pub(crate) fn parts<'a>(state: &'a MachineState, digests: &'a PageDigests) -> SnapshotParts<'a> {
-    SnapshotParts { state, digests, taken: 1_000_000 + state.position.0, segment: 1000 + state.position.0 }
+    SnapshotParts { state, digests, taken: TAKEN + state.position.0, segment: 1000 + state.position.0 }
+}
+
+/// Keeps so many.
+#[allow(dead_code, reason = "not every test file removes any")]
+pub(crate) fn newest(count: usize) -> Keep {
+    Keep { count: Some(count), ..Keep::default() }
 }
