@@ -39,6 +39,9 @@ pub const CONFIG_MAX: usize = 1 << 20;
 /// Text of one side to the people on the other, bytes: a fingerprint of host and machine, a reason.
 pub const TEXT_MAX: usize = 16 << 10;
 
+/// The text of an address, bytes: a host's name has 253 at most, the path of a socket 107.
+pub const ADDRESS_MAX: usize = 512;
+
 /// Bytes of a state image in one message: large enough to be efficient, small enough not to delay a batch.
 pub const CHUNK_MAX: usize = 1 << 20;
 

@@ -13,8 +13,8 @@ use echovisor_log::{
     Batch, Encoder, Mark, Record, SegmentStart, arbiter,
     limits::VERSION,
     link::{
-        Ack, Diverged, Fingerprint, Heartbeat, Hello, ImageBegin, Link, Message, Ready, Refuse, RefuseCode,
-        Resume, Welcome,
+        Ack, Diverged, Fingerprint, HandOver, Heartbeat, Hello, ImageBegin, Link, Message, Ready, Refuse,
+        RefuseCode, Resume, Welcome,
     },
     store::{Header, Recording, Store},
 };
@@ -171,6 +171,10 @@ async fn messages() {
         Message::Ack(Ack { sequence: 501, executed: Position(1250), echo: 123_456_789, durable: true }),
         Message::Diverged(Diverged { position: Position(1300), text: "rip".to_owned() }),
         Message::Bye("stopped".to_owned()),
+        Message::Listens("10.1.0.2:7000".to_owned()),
+        Message::Promote,
+        Message::HandOver(HandOver { position: Position(1400), digest: Digest([0x88; 32]) }),
+        Message::Keep("later".to_owned()),
     ];
     let (here, mut there) = tokio::io::duplex(1 << 16);
     let mut link = Link::new(tokio::io::empty(), here);

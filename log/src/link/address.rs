@@ -2,7 +2,7 @@
 
 use std::{
     fmt, fs, io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::net,
     path::{Path, PathBuf},
     str::FromStr,
@@ -78,6 +78,22 @@ impl Address {
     #[must_use]
     pub fn is_unix(&self) -> bool {
         matches!(self, Address::Unix(_))
+    }
+
+    /// The address at which a peer can be reached that says to listen at this one; `from` is the host that its link comes from,
+    /// `None` this one, over a Unix socket. A peer names no file of this host unless it lives there, and nothing that would have
+    /// to be looked up: that gives `None`.
+    #[must_use]
+    pub fn told_by(self, from: Option<IpAddr>) -> Option<Address> {
+        match self {
+            Address::Unix(_) => from.is_none().then_some(self),
+            Address::Tcp { host, port } => {
+                let ip: IpAddr = host.parse().ok()?;
+                // What stands for all addresses of a host says nothing elsewhere.
+                let ip = if ip.is_unspecified() { from.unwrap_or(Ipv4Addr::LOCALHOST.into()) } else { ip };
+                Some(Address::Tcp { host: ip.to_string(), port })
+            }
+        }
     }
 
     /// The socket addresses behind a TCP address, refused as a whole if one of them is elsewhere and there are no keys.
@@ -271,4 +287,25 @@ fn plain(
     (read, write): (impl AsyncRead + Send + Unpin + 'static, impl AsyncWrite + Send + Unpin + 'static),
 ) -> Link {
     Link::new(read, write)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_dialled_where_it_says_if_that_can_be() {
+        let told = |text: &str, from: Option<&str>| {
+            let address: Address = text.parse().unwrap();
+            let from = from.map(|from| from.parse().unwrap());
+            address.told_by(from).map(|address| address.to_string())
+        };
+        assert_eq!(told("10.0.0.2:7700", Some("10.0.0.9")).as_deref(), Some("10.0.0.2:7700"));
+        assert_eq!(told("0.0.0.0:7700", Some("10.0.0.9")).as_deref(), Some("10.0.0.9:7700"));
+        assert_eq!(told("[::]:7700", Some("fd00::9")).as_deref(), Some("[fd00::9]:7700"));
+        assert_eq!(told("0.0.0.0:7700", None).as_deref(), Some("127.0.0.1:7700"));
+        assert_eq!(told("unix:/run/link", None).as_deref(), Some("unix:/run/link"));
+        assert_eq!(told("unix:/run/link", Some("10.0.0.9")), None);
+        assert_eq!(told("a.name:7700", Some("10.0.0.9")), None);
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::message::Message;
 use crate::{
-    limits::{BODY_MAX, CHUNK_MAX, CONFIG_MAX, TEXT_MAX, VERSION},
+    limits::{ADDRESS_MAX, BODY_MAX, CHUNK_MAX, CONFIG_MAX, TEXT_MAX, VERSION},
     varint,
 };
 
@@ -59,6 +59,10 @@ kinds! {
     Ack = 12, 3 * varint::LONGEST + 1;
     Diverged = 13, TEXT_MAX + CONTROL_EXTRA;
     Bye = 14, TEXT_MAX;
+    Listens = 24, ADDRESS_MAX;
+    Promote = 25, 0;
+    HandOver = 26, CONTROL_EXTRA;
+    Keep = 27, TEXT_MAX;
 }
 
 /// What a secondary may say first.
@@ -68,8 +72,14 @@ pub(super) const FIRST: &[MessageKind] = &[MessageKind::Hello];
 pub(super) const ANSWER: &[MessageKind] = &[MessageKind::Welcome, MessageKind::Refuse, MessageKind::Bye];
 
 /// What a secondary may say afterwards.
-pub(super) const OF_SECONDARY: &[MessageKind] =
-    &[MessageKind::Ready, MessageKind::Ack, MessageKind::Diverged, MessageKind::Bye];
+pub(super) const OF_SECONDARY: &[MessageKind] = &[
+    MessageKind::Ready,
+    MessageKind::Ack,
+    MessageKind::Diverged,
+    MessageKind::Bye,
+    MessageKind::Listens,
+    MessageKind::Promote,
+];
 
 /// What a primary may say afterwards.
 pub(super) const OF_PRIMARY: &[MessageKind] = &[
@@ -81,6 +91,8 @@ pub(super) const OF_PRIMARY: &[MessageKind] = &[
     MessageKind::Batch,
     MessageKind::Heartbeat,
     MessageKind::Bye,
+    MessageKind::HandOver,
+    MessageKind::Keep,
 ];
 
 /// Bytes that are no message.

@@ -36,6 +36,14 @@ pub enum Message<'a> {
     Diverged(Diverged),
     /// Either: the link is closed on purpose, and why. The last message.
     Bye(String),
+    /// Secondary: where it will listen when it runs the guest, as text.
+    Listens(String),
+    /// Secondary: it is to become the primary, as its operator wants.
+    Promote,
+    /// Primary: the log ends here on purpose, for this secondary to go on.
+    HandOver(HandOver),
+    /// Primary: it keeps the guest that it was asked for, and why.
+    Keep(String),
 }
 
 /// What stands for host and machine: two nodes with equal digests execute a guest alike.
@@ -192,4 +200,13 @@ pub struct Diverged {
     pub position: Position,
     /// What differs, for people.
     pub text: String,
+}
+
+/// The primary hands the guest over: it stands still, and all that it has done has left.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandOver {
+    /// Where the guest stands; the log is complete up to here.
+    pub position: Position,
+    /// The digest of its state.
+    pub digest: Digest,
 }

@@ -101,7 +101,10 @@ pub(crate) fn encode(message: &Message<'_>, out: &mut Vec<u8>) -> Result<(), Wir
         Message::Diverged(Diverged { position, text }) => {
             archive(out, &Diverged { position: *position, text: cut(text).to_owned() });
         }
-        Message::Bye(text) => out.extend_from_slice(cut(text).as_bytes()),
+        Message::Bye(text) | Message::Keep(text) => out.extend_from_slice(cut(text).as_bytes()),
+        Message::Listens(address) => out.extend_from_slice(address.as_bytes()),
+        Message::Promote => {}
+        Message::HandOver(end) => archive(out, end),
     }
     let len = out.len() - start - PREFIX;
     if len > kind.longest() {
@@ -156,6 +159,10 @@ pub(crate) fn decode(kind: MessageKind, body: &[u8]) -> Result<Message<'_>, Wire
         }
         MessageKind::Diverged => Message::Diverged(read.unarchive()?),
         MessageKind::Bye => Message::Bye(read.text()?),
+        MessageKind::Listens => Message::Listens(read.text()?),
+        MessageKind::Promote => Message::Promote,
+        MessageKind::HandOver => Message::HandOver(read.unarchive()?),
+        MessageKind::Keep => Message::Keep(read.text()?),
     })
 }
 

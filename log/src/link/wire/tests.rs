@@ -5,7 +5,7 @@ use proptest::{collection::vec, option, prelude::*};
 use super::*;
 use crate::{
     limits::BODY_MAX,
-    link::{ImageBegin, Ready},
+    link::{HandOver, ImageBegin, Ready},
 };
 
 fn digest() -> impl Strategy<Value = Digest> {
@@ -58,6 +58,11 @@ fn message() -> impl Strategy<Value = Message<'static>> {
         ),
         (position(), ".{0,80}").prop_map(|(position, text)| Message::Diverged(Diverged { position, text })),
         ".{0,80}".prop_map(Message::Bye),
+        ".{0,80}".prop_map(Message::Listens),
+        Just(Message::Promote),
+        (position(), digest())
+            .prop_map(|(position, digest)| Message::HandOver(HandOver { position, digest })),
+        ".{0,80}".prop_map(Message::Keep),
     ]
 }
 
@@ -95,11 +100,11 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_are_refused_or_valid(kind in 0u8..20, body in vec(any::<u8>(), 0..300)) {
+    fn random_bytes_are_refused_or_valid(kind in 0u8..40, body in vec(any::<u8>(), 0..300)) {
         let len = (body.len() as u32).to_le_bytes();
         match prefix([len[0], len[1], len[2], len[3], kind]) {
             Ok((_, kind)) => drop(decode(kind, &body)),
-            Err(WireError::UnknownKind { kind: unknown }) => prop_assert!(unknown == kind && !(1..=14).contains(&kind)),
+            Err(WireError::UnknownKind { kind: unknown }) => prop_assert!(unknown == kind && MessageKind::from_code(kind).is_none()),
             Err(WireError::TooLong { kind, len }) => prop_assert!(len == body.len() && len > kind.longest()),
             Err(other) => prop_assert!(false, "{}", other),
         }
