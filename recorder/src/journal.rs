@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use echovisor_event::{Event, Position};
+use echovisor_event::{Digest, Event, Position};
 use echovisor_log::{Batch, Mark, PushError, Record};
 use echovisor_snapshot::Image;
 
@@ -22,6 +22,9 @@ pub enum Entry {
     Batch(Batch, Mark),
     /// The whole state, as it was asked for; the batches behind it begin at its position.
     Image(Box<Image>),
+    /// The guest stands still here, as it was asked with this number, behind everything written so far; and the digest of its
+    /// state.
+    Paused(u64, Position, Digest),
 }
 
 /// The writing end.
@@ -163,6 +166,15 @@ impl Journal {
         self.flushed = Some(mark.watermark);
         self.opened = None;
         if sender.send(Entry::Batch(batch, mark)).is_err() {
+            self.sender = None;
+        }
+    }
+
+    /// Says that the guest stands still, behind everything written so far.
+    pub fn paused(&mut self, number: u64, at: Position, digest: Digest) {
+        if let Some(sender) = &self.sender
+            && sender.send(Entry::Paused(number, at, digest)).is_err()
+        {
             self.sender = None;
         }
     }

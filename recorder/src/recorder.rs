@@ -1,8 +1,8 @@
 //! The primary's guest thread: runs the machine in the live world and does what is due at its boundaries.
 
-use std::sync::atomic::Ordering;
+use std::{collections::VecDeque, sync::atomic::Ordering};
 
-use echovisor_event::Position;
+use echovisor_event::{Digest, Position};
 use echovisor_log::Record;
 use echovisor_machine::{
     Machine, RunError, Stop,
@@ -18,6 +18,10 @@ use crate::live::{Live, LiveError};
 pub enum Request {
     /// Hand the whole state to the journal, for a secondary that joins.
     Image,
+    /// Stand still behind a checkpoint, until [`Request::Resume`], and tell the journal with this number.
+    Pause(u64),
+    /// Go on.
+    Resume,
     /// End the log here, on purpose.
     Stop,
 }
@@ -41,6 +45,8 @@ pub struct Recorder<C> {
     machine: Machine<C>,
     live: Live,
     requests: flume::Receiver<Request>,
+    /// What was asked for while the guest stood still.
+    deferred: VecDeque<Request>,
     /// From the first checkpoint on: account of the pages that change is not kept for nobody.
     digest: Option<RunningDigest>,
 }
@@ -48,7 +54,7 @@ pub struct Recorder<C> {
 impl<C: Cpu> Recorder<C> {
     /// Runs `machine` in `live`, with requests from other threads.
     pub fn new(machine: Machine<C>, live: Live, requests: flume::Receiver<Request>) -> Recorder<C> {
-        Recorder { machine, live, requests, digest: None }
+        Recorder { machine, live, requests, deferred: VecDeque::new(), digest: None }
     }
 
     /// Runs the guest until it ends. What the journal holds is handed over then.
@@ -85,9 +91,16 @@ impl<C: Cpu> Recorder<C> {
             self.checkpoint()?;
         }
         self.live.signals().pause.store(false, Ordering::Release);
-        while let Ok(request) = self.requests.try_recv() {
+        while let Some(request) = self.deferred.pop_front().or_else(|| self.requests.try_recv().ok()) {
             match request {
                 Request::Image => self.image()?,
+                Request::Pause(number) => {
+                    if self.stand_still(number)? {
+                        return Ok(true);
+                    }
+                }
+                // What it ends is over.
+                Request::Resume => {}
                 Request::Stop => {
                     self.checkpoint()?;
                     self.write(at, Record::Stop)?;
@@ -98,14 +111,32 @@ impl<C: Cpu> Recorder<C> {
         Ok(false)
     }
 
+    /// Waits until the guest may go on. Whether the node is gone instead: then nobody wants anything of the guest any more.
+    fn stand_still(&mut self, number: u64) -> Result<bool, RecordError> {
+        if let Some(digest) = self.checkpoint()? {
+            self.live.journal().paused(number, self.machine.position(), digest);
+        }
+        loop {
+            match self.requests.recv() {
+                Ok(Request::Resume) => return Ok(false),
+                // Whoever may go on with the guest has the log up to here, so nothing may be added to it.
+                Ok(other) => self.deferred.push_back(other),
+                Err(_) => return Ok(true),
+            }
+        }
+    }
+
     /// The guest has ended by itself: its last state is a checkpoint.
     fn end(&mut self) -> Result<(), RecordError> {
         self.machine.settle()?;
-        self.checkpoint()
+        self.checkpoint()?;
+        Ok(())
     }
 
-    fn checkpoint(&mut self) -> Result<(), RecordError> {
+    /// The state's digest, if there is a log for it.
+    fn checkpoint(&mut self) -> Result<Option<Digest>, RecordError> {
         let at = self.machine.position();
+        let mut taken = None;
         if self.live.journal().is_open() {
             let running = match &mut self.digest {
                 Some(running) => running,
@@ -114,9 +145,10 @@ impl<C: Cpu> Recorder<C> {
             let digest = running.take(&mut self.machine)?;
             self.live.journal().arrived(at, self.machine.trail().0);
             self.write(at, Record::Checkpoint(digest))?;
+            taken = Some(digest);
         }
         self.live.checkpoint_done(at);
-        Ok(())
+        Ok(taken)
     }
 
     /// Hands the state over; the log behind it begins with what happens next.

@@ -16,22 +16,44 @@ use tracing::{
 /// The transitions that there are: in which state which inputs come. A primary whose peer's link is gone is in a state of its own,
 /// and so is a welcome that does not resume.
 const TABLE: &[(&str, &str, &[&str])] = &[
-    ("primary", "Solo", &["Joined", "End"]),
-    ("primary", "Joining", &["Acknowledged", "Ready", "Sent", "LinkLost", "End", "Tick"]),
-    ("primary", "Granting", &["Acknowledged", "Sent", "LinkLost", "Diverged", "Won", "End", "Tick"]),
-    ("primary", "Protected", &["Acknowledged", "Sent", "LinkLost", "Resumed", "Diverged", "End", "Tick"]),
-    ("primary", "Protected(false)", &["Sent", "Resumed", "End", "Tick"]),
-    ("primary", "Leaving", &["Sent", "Won", "Lost", "End"]),
-    ("primary", "Ending", &["Acknowledged", "Ready", "LinkLost", "Diverged", "Won", "Lost", "Tick"]),
+    ("primary", "Solo", &["Joined", "HandOver", "End"]),
+    ("primary", "Joining", &["Acknowledged", "Ready", "Sent", "LinkLost", "HandOver", "End", "Tick"]),
+    (
+        "primary",
+        "Granting",
+        &["Acknowledged", "Sent", "LinkLost", "Diverged", "HandOver", "Won", "End", "Tick"],
+    ),
+    (
+        "primary",
+        "Protected",
+        &["Acknowledged", "Sent", "LinkLost", "Resumed", "Diverged", "HandOver", "End", "Tick"],
+    ),
+    ("primary", "Protected(false)", &["Sent", "Resumed", "HandOver", "End", "Tick"]),
+    (
+        "primary",
+        "Handing",
+        &["Acknowledged", "Sent", "LinkLost", "Diverged", "HandOver", "Quiet", "Won", "Lost", "End", "Tick"],
+    ),
+    ("primary", "Leaving", &["Sent", "HandOver", "Won", "Lost", "End"]),
+    (
+        "primary",
+        "Ending",
+        &["Acknowledged", "Ready", "LinkLost", "Diverged", "HandOver", "Won", "Lost", "Tick"],
+    ),
     ("secondary", "Dialling", &["Connected(false)", "Refused", "Unreachable"]),
     ("secondary", "Loading", &["Heard", "Held", "Loaded", "LinkLost", "Goodbye", "Tick"]),
-    ("secondary", "Following", &["Heard", "Held", "Granted", "LinkLost", "Diverged", "Goodbye", "Tick"]),
+    (
+        "secondary",
+        "Following",
+        &["Heard", "Held", "Granted", "LinkLost", "Diverged", "HandedOver", "Goodbye", "Tick"],
+    ),
+    ("secondary", "Receiving", &["Heard", "LinkLost", "Diverged", "Executed", "Tick"]),
     (
         "secondary",
         "Redialling",
         &["Connected", "Connected(false)", "Refused", "NoAnswer", "Unreachable", "Diverged"],
     ),
-    ("secondary", "TakingOver", &["Won", "Lost", "Goodbye"]),
+    ("secondary", "TakingOver", &["Heard", "LinkLost", "Won", "Lost", "Goodbye", "Tick"]),
 ];
 
 /// Compares what was taken with the table: what it does not list, and what it lists and was not taken.

@@ -209,3 +209,8 @@ fn a_secondary_that_was_not_granted_anything_is_found_out() {
 fn a_new_primary_that_sends_nothing_again_is_found_out() {
     assert_eq!(found_out(Mutant::NothingSentAgain), "no effect lost or contradicted");
 }
+
+#[test]
+fn a_secondary_that_seizes_the_guest_is_found_out() {
+    found_out(Mutant::Seizes);
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use echovisor_event::Position;
+use echovisor_event::{NodeId, Position};
 use echovisor_log::{
     arbiter::{Answer, Mode, Question},
     link::Message,
@@ -10,7 +10,7 @@ use echovisor_log::{
 use echovisor_recorder::gate::Gate;
 use echovisor_replayer::secondary::Engine;
 
-use crate::node::Step;
+use crate::node::{Step, Want};
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(crate) enum Mutant {
     EligibleEarly,
     /// A new primary does not send again what the old one may not have sent.
     NothingSentAgain,
+    /// A secondary that is to become the primary takes the guest without waiting for the present one.
+    Seizes,
 }
 
 impl Mutant {
@@ -46,6 +48,12 @@ impl Mutant {
                 Some(Answer::Won(*to))
             }
             _ => None,
+        }
+    }
+
+    pub(crate) fn seize(self, me: NodeId, step: &mut Step<'_>) {
+        if self == Mutant::Seizes {
+            step.wants.push(Want::Ask(Question::TakeOver(me)));
         }
     }
 

@@ -20,6 +20,8 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) mutant: Mutant,
     pub(crate) faults: Vec<(Time, Fault)>,
+    /// When the operator wants the roles to be swapped, and whom it asks.
+    pub(crate) switches: Vec<(Time, Whom)>,
     /// When everything is healed and nothing fails any more.
     pub(crate) heal_at: Time,
     /// When the operator stops the guest.
@@ -108,10 +110,22 @@ impl Plan {
             *lasts = Time::MAX;
         }
         let suspicion = Duration::from_millis(500);
+        // Some in peace, some just when something goes wrong.
+        let mut planned = Rng::with_seed(seed ^ 0x5317);
+        let switches = (0..planned.usize(..6))
+            .map(|_| {
+                let at = match planned.u8(..3) {
+                    0 => planned.u64(700 * MILLISECOND..heal_at),
+                    _ => centres[planned.usize(..centres.len())] + planned.u64(..900 * MILLISECOND),
+                };
+                (at, [Whom::Primary, Whom::Peer][planned.usize(..2)])
+            })
+            .collect();
         Plan {
             seed,
             mutant,
             faults,
+            switches,
             heal_at,
             stop_at: (rng.u8(..6) == 0).then(|| rng.u64(2 * SECOND..heal_at + SECOND)),
             delay: [100_000, MILLISECOND, 5 * MILLISECOND, 40 * MILLISECOND][rng.usize(..4)],

@@ -8,7 +8,9 @@ use echovisor_recorder::primary::protocol::Timing;
 use humantime::Duration;
 
 use crate::{
-    commands::{check_host, demo, inspect, keygen, primary, record, replay, secondary, status, stop},
+    commands::{
+        check_host, demo, inspect, keygen, primary, promote, record, replay, secondary, status, stop,
+    },
     failure::{Exit, Failure},
     key_file, output,
     values::{Arbiter, Mac, MemorySize, Net},
@@ -49,6 +51,8 @@ pub enum Command {
     Replay(replay::ReplayArgs),
     /// Ask a running node how it is
     Status(status::StatusArgs),
+    /// Swap the roles of the two nodes of a protected guest, which notices nothing
+    Promote(promote::PromoteArgs),
     /// Ask a running node to power its guest off and to end
     Stop(stop::StopArgs),
     /// See what this host offers, and what is missing, with the remedy
@@ -70,6 +74,7 @@ impl Command {
             Command::Record(args) => record::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Status(args) => status::run(&args),
+            Command::Promote(args) => promote::run(&args),
             Command::Stop(args) => stop::run(&args),
             Command::CheckHost(args) => check_host::run(&args),
         }
@@ -149,7 +154,7 @@ pub struct SandboxArgs {
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
 pub struct NodeArgs {
-    /// Answer `status` and `stop` on this socket, which only its owner can use
+    /// Answer `status`, `promote` and `stop` on this socket, which only its owner can use
     #[arg(long, value_name = "SOCKET")]
     pub control: Option<PathBuf>,
 

@@ -12,7 +12,7 @@ use super::protocol::Timing;
 /// Where secondaries join, and who decides which node may run the guest.
 pub struct Cluster {
     /// Where secondaries join; `None` if the guest shall stay unprotected.
-    pub listener: Option<Listener>,
+    pub listener: Option<Arc<Listener>>,
     /// Who decides.
     pub arbiter: Arc<dyn Arbiter>,
     /// The record under which this node runs the guest.

@@ -27,7 +27,12 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 const SAY_AGAIN: Duration = Duration::from_secs(1);
 
 /// A connection that has said who it is.
-pub(super) type Joiner = (Hello, Link);
+pub(super) struct Joiner {
+    pub(super) hello: Hello,
+    pub(super) link: Link,
+    /// The host that it comes from; `None` is this one.
+    pub(super) from: Option<IpAddr>,
+}
 
 /// Connections that were refused before they were a secondary's, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,7 +73,7 @@ impl Refused {
     }
 }
 
-/// The door of a node. Nobody listens any more when it is dropped.
+/// The door of a node. Nobody comes in any more when it is dropped.
 pub(super) struct Door {
     joiners: flume::Receiver<Joiner>,
     refused: Arc<Mutex<Refused>>,
@@ -77,7 +82,7 @@ pub(super) struct Door {
 
 impl Door {
     /// Takes connections and lets them say who they are, each on a task of its own, so that one that is slow holds nobody up.
-    pub(super) fn open(listener: Listener, ours: Ours) -> Door {
+    pub(super) fn open(listener: Arc<Listener>, ours: Ours) -> Door {
         let (sender, joiners) = flume::bounded(1);
         let refused = Arc::default();
         let porter = Porter {
@@ -133,7 +138,7 @@ struct Porter {
 }
 
 impl Porter {
-    async fn work(mut self, listener: Listener, joiners: flume::Sender<Joiner>) {
+    async fn work(mut self, listener: Arc<Listener>, joiners: flume::Sender<Joiner>) {
         loop {
             tokio::select! {
                 Some(done) = self.knocking.join_next_with_id() => {
@@ -171,7 +176,7 @@ impl Porter {
             let introduction = async {
                 let mut link = incoming.open().await?;
                 let hello = accept(&mut link, &ours, HANDSHAKE).await?;
-                Ok((hello, link))
+                Ok(Joiner { hello, link, from })
             };
             let introduced = tokio::time::timeout(HANDSHAKE, introduction).await;
             (from, introduced.unwrap_or(Err(LinkError::Timeout { after: HANDSHAKE })))
@@ -262,7 +267,7 @@ mod tests {
     async fn door(folder: &Path) -> (Door, Address) {
         let address = Address::Unix(folder.join("door"));
         let listener = Listener::bind(&address, None).await.unwrap();
-        (Door::open(listener, ours()), address)
+        (Door::open(listener.into(), ours()), address)
     }
 
     async fn refused_until(door: &Door, enough: impl Fn(&Refused) -> bool) -> Refused {
@@ -290,7 +295,8 @@ mod tests {
         }
         let mut link = dial(&address, None, LATER).await.unwrap();
         link.sender.send(&Message::Hello(hello())).await.unwrap();
-        let (said, _) = tokio::time::timeout(LATER, Door::joiner(Some(&door))).await.unwrap();
+        let Joiner { hello: said, .. } =
+            tokio::time::timeout(LATER, Door::joiner(Some(&door))).await.unwrap();
         assert_eq!(said, hello());
         let refused = refused_until(&door, |refused| refused.total() == 3 * PLACES as u64).await;
         assert!(refused.crowded_out > 2 * PLACES as u64 && refused.silent < PLACES as u64, "{refused:?}");
@@ -334,7 +340,7 @@ mod tests {
         let address = "127.0.0.1:0".parse().unwrap();
         let listener = Listener::bind(&address, Some(keys(&own, &peer))).await.unwrap();
         let address = listener.address().unwrap();
-        let door = Door::open(listener, ours());
+        let door = Door::open(listener.into(), ours());
         let Address::Tcp { port, .. } = address else { panic!("{address}") };
 
         let mut link = dial(&address, Some(&keys(&stranger, &own)), LATER).await.unwrap();

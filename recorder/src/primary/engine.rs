@@ -9,12 +9,15 @@ use echovisor_event::{Digest, Position};
 use echovisor_log::{
     Batch, EncodeError, Encoder, Head, Mark, Record as LogRecord, SegmentStart,
     arbiter::{Answer, Question, Record},
-    link::{Heartbeat, Hello, Message, Ours, Ready, Refuse, RefuseCode, Resume, Sender, welcome},
+    link::{
+        Address, HandOver, Heartbeat, Hello, Message, Ours, Ready, Refuse, RefuseCode, Resume, Sender,
+        welcome,
+    },
 };
 
 use super::{
     peer::Peer,
-    protocol::{Action, Input, Protocol, State, Timing},
+    protocol::{Action, Input, Protocol, State, Step, Timing},
     status::Status,
 };
 use crate::gate::Gate;
@@ -30,6 +33,12 @@ pub enum Order {
     Start,
     /// Let the guest wait, or run again.
     Throttle(bool),
+    /// Ask the guest's thread to stand still behind a checkpoint, and hand that with this number to [`Engine::paused`].
+    Pause(u64),
+    /// Let it go on.
+    Resume,
+    /// The guest is not handed over to the secondary, and why.
+    Keep(&'static str),
     /// Another primary runs the guest: stop. Nothing leaves the gate any more.
     Halt(Record),
     /// The guest's end is on record: say [goodbye](Engine::say_goodbye).
@@ -73,6 +82,12 @@ pub struct Engine {
     image_asked: bool,
     /// The last state that was promised.
     ticket: Ticket,
+    /// How often the guest was asked to stand still.
+    pauses: u64,
+    /// Where the guest stands still, with the digest of its state.
+    paused: Option<(Position, Digest)>,
+    /// Where the secondary will listen when it runs the guest, if it has just said so.
+    listens: Option<Address>,
     status: Status,
     orders: VecDeque<Order>,
 }
@@ -98,6 +113,9 @@ impl Engine {
             peer: None,
             image_asked: false,
             ticket: Ticket(0),
+            pauses: 0,
+            paused: None,
+            listens: None,
             status: Status { term: start.term, ..Status::default() },
             orders: VecDeque::new(),
         }
@@ -135,6 +153,33 @@ impl Engine {
     /// Time has passed.
     pub fn tick(&mut self, now: Duration) {
         self.input(now, Input::Tick);
+        self.look_whether_quiet(now);
+    }
+
+    /// The operator wants the secondary to become the primary: ends in [`Order::Halt`], or in [`Order::Keep`].
+    pub fn hand_over(&mut self, now: Duration) {
+        self.input(now, Input::HandOver);
+    }
+
+    /// The guest stands still at `position`, as [`Order::Pause`] with this number asked for, behind a checkpoint with this digest,
+    /// and all of its log was handed over.
+    pub fn paused(&mut self, now: Duration, number: u64, position: Position, digest: Digest) {
+        // It goes on already if that was taken back meanwhile.
+        if number == self.pauses && self.is_pausing() {
+            self.paused = Some((position, digest));
+            self.look_whether_quiet(now);
+        }
+    }
+
+    /// A guest that stands still makes no more effects: when the last has left, nothing can leave any more.
+    fn look_whether_quiet(&mut self, now: Duration) {
+        if self.paused.is_some() && self.is_pausing() && !self.gate.holds() {
+            self.input(now, Input::Quiet);
+        }
+    }
+
+    fn is_pausing(&self) -> bool {
+        matches!(self.state(), State::Handing(_, Step::Pausing))
     }
 
     /// A batch of the log: encodes it for everyone who wants it. What the disk is to keep is returned.
@@ -280,6 +325,7 @@ impl Engine {
                     peer.forget_before(ack.sequence);
                 }
                 self.input(now, Input::Acknowledged(*ack));
+                self.look_whether_quiet(now);
             }
             Message::Ready(ready) => self.ready(now, ready),
             Message::Diverged(diverged) => {
@@ -291,9 +337,22 @@ impl Engine {
                 self.status.divergences += 1;
                 self.input(now, Input::Diverged);
             }
+            Message::Promote => {
+                tracing::info!("the secondary is to become the primary");
+                self.input(now, Input::HandOver);
+            }
+            Message::Listens(address) => match address.parse() {
+                Ok(address) => self.listens = Some(address),
+                Err(error) => tracing::warn!("where the secondary listens: {error}"),
+            },
             Message::Bye(text) => self.link_lost(now, &format!("it says goodbye: {text}")),
             _ => self.link_lost(now, "it said something that only a primary says"),
         }
+    }
+
+    /// Where the secondary will listen when it runs the guest, if it has said so since this was asked last.
+    pub fn take_listens(&mut self) -> Option<Address> {
+        self.listens.take()
     }
 
     /// The secondary has loaded the state: is it the one that it was given?
@@ -385,6 +444,25 @@ impl Engine {
                 self.send(now, &Message::Heartbeat(Heartbeat { stamp, watermark, released }));
             }
             Action::Throttle(throttle) => self.orders.push_back(Order::Throttle(throttle)),
+            Action::Pause => {
+                self.pauses += 1;
+                self.orders.push_back(Order::Pause(self.pauses));
+            }
+            Action::Resume => {
+                self.paused = None;
+                self.orders.push_back(Order::Resume);
+            }
+            Action::HandOver => {
+                if let Some((position, digest)) = self.paused {
+                    tracing::info!("the guest stands still at {position}, for the secondary to go on");
+                    self.send(now, &Message::HandOver(HandOver { position, digest }));
+                }
+            }
+            Action::Keep(why) => {
+                tracing::warn!("the guest is not handed over: {why}");
+                self.send(now, &Message::Keep(why.to_owned()));
+                self.orders.push_back(Order::Keep(why));
+            }
             Action::CloseLink(why) => {
                 tracing::warn!("the secondary is disconnected: {why}");
                 if let Some(peer) = &mut self.peer {
@@ -414,11 +492,12 @@ impl Engine {
     pub fn status(&self, now: Duration) -> Status {
         let gate = self.gate.counters();
         let state = self.state();
-        let required = matches!(state, State::Protected(..) | State::Leaving(_));
+        let protected = matches!(state, State::Protected(..) | State::Handing(..));
+        let required = protected || matches!(state, State::Leaving(_));
         Status {
             acknowledged: if required { self.status.acknowledged } else { self.status.watermark },
             lag_ms: self.protocol().map_or(0, |protocol| protocol.lag(now).as_millis() as u64),
-            protected: matches!(state, State::Protected(..)),
+            protected,
             mode: mode(state).to_owned(),
             guest_tx_bytes: gate.frame_bytes,
             held: gate.held,
@@ -434,6 +513,7 @@ fn mode(state: State) -> &'static str {
         State::Granting(_) => "granting",
         State::Protected(_, true) => "protected",
         State::Protected(_, false) => "protected, link lost",
+        State::Handing(..) => "handing over",
         State::Leaving(_) => "leaving",
         State::Ending => "ending",
         State::Ended => "ended",

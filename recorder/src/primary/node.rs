@@ -1,6 +1,7 @@
 //! The node's loop: moves messages, fires timers, and does what the engine says.
 
 use std::{
+    net::IpAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -10,7 +11,8 @@ use echovisor_log::{
     Batch, EncodeError, Mark, SegmentStart,
     arbiter::{self, Answer, Arbiter, Question, Record, Silence},
     link::{
-        Fingerprint, LinkError, Ours, Receiver, Sender, Traffic, boot_time, flush_or_wait, receive_or_wait,
+        Address, Fingerprint, LinkError, Ours, Receiver, Sender, Traffic, boot_time, flush_or_wait,
+        receive_or_wait,
     },
     store::StoreError,
 };
@@ -28,6 +30,9 @@ use crate::{Ended, Entry, JournalReader, RecordError, Request, Signals, archive:
 /// How long saying goodbye, or why not, may take.
 const COURTESY: Duration = Duration::from_secs(1);
 
+/// How long a guest's thread may take to end that is not wanted any more: it may be in the middle of a checkpoint.
+const GIVEN_UP: Duration = Duration::from_secs(5);
+
 /// Bytes for which it is worth to write before more is encoded.
 const WRITE: usize = 64 << 10;
 
@@ -40,6 +45,8 @@ pub enum Command {
     Status(oneshot::Sender<Status>),
     /// End the guest; answered when that is done.
     Stop(oneshot::Sender<()>),
+    /// Hand the guest over to the secondary; answered when that runs it, or with the reason why this node keeps it.
+    HandOver(oneshot::Sender<Result<(), &'static str>>),
 }
 
 /// How a node's work ended.
@@ -47,8 +54,13 @@ pub enum Command {
 pub enum Outcome {
     /// The guest ended, everywhere.
     Ended(Ended),
-    /// Another primary runs the guest, as the arbiter's record says.
-    Fenced(Record),
+    /// Another primary runs the guest, and this node has given it up.
+    Fenced {
+        /// What the arbiter's record says.
+        record: Record,
+        /// Where the last secondary said that it will listen when it is the primary.
+        successor: Option<Address>,
+    },
 }
 
 /// Why a node could not go on.
@@ -60,6 +72,9 @@ pub enum NodeError {
     /// The guest's thread ended without a word.
     #[error("the guest's thread died")]
     GuestDied,
+    /// Another primary runs the guest, and this node cannot get rid of it.
+    #[error("another node runs the guest now, and the guest's thread here does not end")]
+    GuestStays,
     /// The log.
     #[error(transparent)]
     Encode(#[from] EncodeError),
@@ -96,9 +111,13 @@ pub struct Node {
     images: (flume::Sender<Compressed>, flume::Receiver<Compressed>),
     /// Who waits for the guest's end.
     stoppers: Vec<oneshot::Sender<()>>,
+    /// Who waits for the secondary to run the guest.
+    askers: Vec<oneshot::Sender<Result<(), &'static str>>>,
     ending: Option<Ended>,
     journal_ended: bool,
     outcome: Option<Outcome>,
+    /// Where the last secondary will listen when it is the primary.
+    successor: Option<Address>,
     /// Bytes of connections that are gone.
     carried: u64,
 }
@@ -110,6 +129,7 @@ type Compressed = (Ticket, Vec<u8>);
 struct Connection {
     receiver: Receiver,
     traffic: Arc<Traffic>,
+    from: Option<IpAddr>,
 }
 
 /// What the loop woke up for. A message has been handled already.
@@ -120,7 +140,7 @@ enum Event {
     Image(Ticket, Vec<u8>),
     LinkError(LinkError),
     Flushed,
-    Joiner(Joiner),
+    Joiner(Box<Joiner>),
     Answer(Answer),
     Command(Command),
     GuestEnded(Option<Result<Ended, RecordError>>),
@@ -157,9 +177,11 @@ impl Node {
             silence: Silence::default(),
             images: flume::bounded(1),
             stoppers: Vec::new(),
+            askers: Vec::new(),
             ending: None,
             journal_ended: false,
             outcome: None,
+            successor: None,
             carried: 0,
         }
     }
@@ -177,16 +199,27 @@ impl Node {
             }
             self.obey();
         }
-        self.say_goodbye().await;
         self.door = None;
+        let outcome = self.outcome.take().expect("the loop ends with an outcome");
+        if let Outcome::Ended(ended) = &outcome {
+            self.say_goodbye(ended).await;
+        }
         if let Some(archive) = self.archive.take() {
             archive.close()?;
         }
-        for stopper in self.stoppers.drain(..) {
-            // Who asked may be gone.
-            let _ = stopper.send(());
+        if let Outcome::Ended(_) = outcome {
+            self.answer_askers(Err("the guest has ended"));
+            for stopper in self.stoppers.drain(..) {
+                // Who asked may be gone.
+                let _ = stopper.send(());
+            }
+        } else {
+            self.answer_askers(Ok(()));
+            if self.ending.is_none() {
+                give_up(self.guest).await?;
+            }
         }
-        Ok(self.outcome.expect("the loop ends with an outcome"))
+        Ok(outcome)
     }
 
     async fn wait(&mut self, commands: &flume::Receiver<Command>) -> Event {
@@ -216,7 +249,7 @@ impl Node {
             entry = journal.recv_async(), if has_room && !self.journal_ended => {
                 entry.map_or(Event::JournalEnded, Event::Entry)
             }
-            joiner = Door::joiner(self.door.as_ref()) => Event::Joiner(joiner),
+            joiner = Door::joiner(self.door.as_ref()) => Event::Joiner(Box::new(joiner)),
             Ok(command) = commands.recv_async() => Event::Command(command),
             ended = &mut self.guest.ended, if self.ending.is_none() => Event::GuestEnded(ended.ok()),
             () = tokio::time::sleep(DISK_BEHIND), if disk_behind => Event::Tick,
@@ -227,19 +260,27 @@ impl Node {
     fn handle(&mut self, event: Event) -> Result<(), NodeError> {
         let now = boot_time();
         match event {
-            Event::Message | Event::Flushed => {}
+            Event::Message => {
+                if let Some(address) = self.engine.take_listens() {
+                    let from = self.connection.as_ref().and_then(|connection| connection.from);
+                    self.successor = address.told_by(from);
+                }
+            }
+            Event::Flushed => {}
             Event::Entry(Entry::Batch(batch, mark)) => self.batch(now, batch, mark)?,
             Event::Entry(Entry::Image(image)) => self.image(image)?,
+            Event::Entry(Entry::Paused(number, at, digest)) => self.engine.paused(now, number, at, digest),
             Event::Image(ticket, bytes) => self.engine.send_image(now, ticket, &bytes),
             Event::JournalEnded => self.journal_ended = true,
             Event::GuestEnded(ended) => self.ending = Some(ended.ok_or(NodeError::GuestDied)??),
             Event::LinkError(error) => self.engine.link_lost(now, &error.to_string()),
-            Event::Joiner((hello, link)) => {
+            Event::Joiner(joiner) => {
+                let Joiner { hello, link, from } = *joiner;
                 let traffic = link.traffic();
                 match self.engine.hello(now, &hello, link.sender) {
                     Ok(()) => {
                         self.disconnect();
-                        self.connection = Some(Connection { receiver: link.receiver, traffic });
+                        self.connection = Some(Connection { receiver: link.receiver, traffic, from });
                     }
                     Err(sender) => say_last(sender),
                 }
@@ -252,6 +293,10 @@ impl Node {
             Event::Command(Command::Stop(reply)) => {
                 self.stoppers.push(reply);
                 self.ask(Request::Stop);
+            }
+            Event::Command(Command::HandOver(reply)) => {
+                self.askers.push(reply);
+                self.engine.hand_over(now);
             }
             Event::Tick => self.engine.tick(now),
         }
@@ -309,16 +354,26 @@ impl Node {
                     signals.throttle.store(throttle, Ordering::Release);
                     signals.bell.ring();
                 }
+                Order::Pause(number) => self.ask(Request::Pause(number)),
+                Order::Resume => self.ask(Request::Resume),
+                Order::Keep(why) => self.answer_askers(Err(why)),
                 Order::Halt(record) => {
                     // Whatever it still does is nobody's.
                     self.ask(Request::Stop);
-                    self.outcome = Some(Outcome::Fenced(record));
+                    self.outcome = Some(Outcome::Fenced { record, successor: self.successor.take() });
                 }
                 Order::Finish => self.outcome = self.ending.take().map(Outcome::Ended),
             }
         }
         if self.engine.sender().is_none() {
             self.disconnect();
+        }
+    }
+
+    /// Tells those who wait for it, and may be gone, what has become of the switchover.
+    fn answer_askers(&mut self, answer: Result<(), &'static str>) {
+        for asker in self.askers.drain(..) {
+            let _ = asker.send(answer);
         }
     }
 
@@ -357,9 +412,8 @@ impl Node {
         });
     }
 
-    /// Tells the secondary that the guest has ended. Who is not the primary any more has nothing to say.
-    async fn say_goodbye(&mut self) {
-        let Some(Outcome::Ended(ended)) = &self.outcome else { return };
+    /// Tells the secondary that the guest has ended.
+    async fn say_goodbye(&mut self, ended: &Ended) {
         self.engine.say_goodbye(match ended {
             Ended::Stopped => "the guest was stopped",
             _ => "the guest has ended",
@@ -386,6 +440,19 @@ impl Node {
             refused: self.door.as_ref().map(Door::refused).unwrap_or_default(),
             ..self.engine.status(boot_time())
         }
+    }
+}
+
+/// Waits until the guest's thread has ended, and its machine with it.
+async fn give_up(guest: Guest) -> Result<(), NodeError> {
+    let Guest { journal, requests, signals, ended, .. } = guest;
+    // Whatever it still has to write nobody reads, and whatever it waits for nobody sends.
+    drop((journal, requests));
+    signals.bell.ring();
+    match tokio::time::timeout(GIVEN_UP, ended).await {
+        // How it ended is nobody's concern.
+        Ok(_) => Ok(()),
+        Err(_) => Err(NodeError::GuestStays),
     }
 }
 

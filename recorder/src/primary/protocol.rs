@@ -3,6 +3,8 @@
 //! Inputs are what came in and what time it is; outputs are what to do. There is no socket, clock or task in here, so a
 //! simulator can drive it through anything.
 
+mod handover;
+
 use std::{collections::VecDeque, time::Duration};
 
 use echovisor_event::{NodeId, Position};
@@ -10,6 +12,9 @@ use echovisor_log::{
     arbiter::{Mode, Record, rules},
     link::Ack,
 };
+
+use self::handover::Handover;
+pub use self::handover::Step;
 
 /// How long the parts of the protocol take. All times are on CLOCK_BOOTTIME, which also runs while the host sleeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +29,9 @@ pub struct Timing {
     pub lag_max: Duration,
     /// How long a secondary may take to join, from its hello until it has caught up.
     pub join: Duration,
+    /// How long each part of a planned switchover may take: until the guest stands still and all that it has done has left;
+    /// until the secondary has taken it over.
+    pub handover: Duration,
 }
 
 /// How many times the suspicion time a secondary that joins may be silent: on a slow link it answers to each part of the
@@ -38,6 +46,7 @@ impl Default for Timing {
             lag: Duration::from_millis(100),
             lag_max: Duration::from_secs(5),
             join: Duration::from_secs(120),
+            handover: Duration::from_secs(2),
         }
     }
 }
@@ -72,6 +81,10 @@ pub enum Input {
     Won,
     /// The arbiter's record is another one.
     Lost(Record),
+    /// The secondary is to become the primary, as the operator wants.
+    HandOver,
+    /// The guest stands still as [`Action::Pause`] asked for, and all its effects have left.
+    Quiet,
     /// The guest has ended, and all its effects have left.
     End,
     /// Time has passed.
@@ -105,6 +118,14 @@ pub enum Action {
     Heartbeat(Duration),
     /// Let the guest wait, or run again.
     Throttle(bool),
+    /// Let the guest stand still behind a checkpoint.
+    Pause,
+    /// Let it go on.
+    Resume,
+    /// Tell the secondary that the log ends here, for it to go on with the guest.
+    HandOver,
+    /// Tell who asked for a switchover that there is none, and why.
+    Keep(&'static str),
     /// Close the connection; the text is for people.
     CloseLink(&'static str),
     /// Another primary runs the guest: let nothing out any more, and stop.
@@ -124,6 +145,8 @@ pub enum State {
     Granting(NodeId),
     /// The guest is protected. The flag says whether the peer is connected.
     Protected(NodeId, bool),
+    /// The guest is protected, and is being handed over.
+    Handing(NodeId, Step),
     /// The peer is given up, and the arbiter is asked to record that. Effects wait.
     Leaving(NodeId),
     /// The guest has ended, and the arbiter is asked to record that.
@@ -158,6 +181,7 @@ pub struct Protocol {
     loaded: bool,
     /// The guest ended while the arbiter was busy with something else.
     end_wanted: bool,
+    handover: Option<Handover>,
 }
 
 impl Protocol {
@@ -178,6 +202,7 @@ impl Protocol {
             throttled: false,
             loaded: false,
             end_wanted: false,
+            handover: None,
         }
     }
 
@@ -219,9 +244,11 @@ impl Protocol {
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
         match self.state {
-            State::Joining(_) | State::Granting(_) | State::Protected(_, true) | State::Ending => {
-                Some(self.heartbeat_at)
-            }
+            State::Joining(_)
+            | State::Granting(_)
+            | State::Protected(_, true)
+            | State::Handing(..)
+            | State::Ending => Some(self.heartbeat_at),
             State::Protected(_, false) => Some(self.heard + self.timing.suspicion),
             _ => None,
         }
@@ -258,6 +285,8 @@ impl Protocol {
                 self.state = State::Fenced;
                 actions.push(Action::Halt(record));
             }
+            Input::HandOver => self.hand_over(now, actions),
+            Input::Quiet => self.quiet(now, actions),
             Input::End => self.end(actions),
             Input::Tick => {}
         }
@@ -285,7 +314,7 @@ impl Protocol {
             held = Some(watermark);
         }
         while self.unexecuted.pop_front_if(|(watermark, _)| *watermark <= ack.executed).is_some() {}
-        if let State::Protected(..) = self.state {
+        if let State::Protected(..) | State::Handing(..) = self.state {
             // The stamp is a reading of this node's own clock. One of the future is none, and promises nothing.
             let stamp = Duration::from_nanos(ack.echo);
             if ack.echo > 0 && stamp <= now {
@@ -302,6 +331,12 @@ impl Protocol {
         match self.state {
             State::Joining(_) => self.back_to_solo(actions),
             State::Protected(peer, _) => self.state = State::Protected(peer, false),
+            State::Handing(peer, Step::Pausing) => {
+                self.state = State::Protected(peer, false);
+                self.keep("the link to the secondary was lost", actions);
+            }
+            // It may have taken over, or be gone.
+            State::Handing(_, Step::Told) => self.give_up(actions),
             // The arbiter's answer decides what comes next.
             _ => {}
         }
@@ -320,6 +355,10 @@ impl Protocol {
                 }
                 // It cannot suspect anybody before it has been granted anything.
                 actions.push(Action::Protect(now + self.timing.lease()));
+            }
+            State::Handing(peer, Step::Asking) => {
+                self.state = State::Protected(peer, self.linked);
+                self.pause(now, peer, actions);
             }
             State::Leaving(_) => {
                 self.record.mode = Mode::Solo;
@@ -343,13 +382,14 @@ impl Protocol {
         self.unacknowledged.clear();
         self.unexecuted.clear();
         self.throttle(false, actions);
+        self.keep("the secondary was lost before it had taken over", actions);
     }
 
     /// The peer is of no use: asks the arbiter to go on without it.
     fn give_up(&mut self, actions: &mut Vec<Action>) {
         match self.state {
             State::Joining(_) => self.back_to_solo(actions),
-            State::Protected(peer, _) => {
+            State::Protected(peer, _) | State::Handing(peer, Step::Pausing | Step::Told) => {
                 // Whatever comes next, it does not come from a peer that is behind.
                 self.throttle(false, actions);
                 if let Ok(to) = rules::go_solo(Some(&self.record), self.me) {
@@ -362,10 +402,13 @@ impl Protocol {
 
     fn end(&mut self, actions: &mut Vec<Action>) {
         match self.state {
-            State::Granting(_) | State::Leaving(_) => self.end_wanted = true,
+            State::Granting(_) | State::Leaving(_) | State::Handing(_, Step::Asking | Step::Told) => {
+                self.end_wanted = true;
+            }
             State::Ending | State::Ended | State::Fenced => {}
-            State::Solo | State::Joining(_) | State::Protected(..) => {
+            State::Solo | State::Joining(_) | State::Protected(..) | State::Handing(_, Step::Pausing) => {
                 self.end_wanted = false;
+                self.keep("the guest ends", actions);
                 if let Ok(to) = rules::end(Some(&self.record), self.me) {
                     self.ask(State::Ending, to, actions);
                 }
@@ -381,7 +424,7 @@ impl Protocol {
     /// What time brings: heartbeats, suspicion, lag.
     fn tick(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let speaks = match self.state {
-            State::Joining(_) | State::Granting(_) | State::Ending => true,
+            State::Joining(_) | State::Granting(_) | State::Handing(..) | State::Ending => true,
             State::Protected(_, connected) => connected,
             _ => false,
         };
@@ -392,7 +435,17 @@ impl Protocol {
         if let State::Joining(peer) = self.state {
             self.join(now, peer, actions);
         }
-        let State::Protected(_, connected) = self.state else { return };
+        let connected = match self.state {
+            State::Protected(_, connected) => connected,
+            State::Handing(_, Step::Pausing | Step::Told) => self.linked,
+            State::Handing(_, Step::Asking) => {
+                // Whether the secondary is gone can only be asked when the arbiter has answered.
+                self.throttle(self.lag(now) >= self.timing.lag, actions);
+                self.expire(now, actions);
+                return;
+            }
+            _ => return,
+        };
         let lag = self.lag(now);
         let silent = now.saturating_sub(self.heard) >= self.timing.suspicion;
         if silent || lag >= self.timing.lag_max {
@@ -402,6 +455,7 @@ impl Protocol {
             self.give_up(actions);
         } else {
             self.throttle(lag >= self.timing.lag, actions);
+            self.expire(now, actions);
         }
     }
 

@@ -14,7 +14,8 @@ use echovisor_log::{
     Batch,
     arbiter::{Answer, Mode, Question, Record},
     link::{
-        Ack, Diverged, Fingerprint, Hello, ImageBegin, LinkError, Message, Ready, Resume, Sender, Welcome,
+        Ack, Address, Diverged, Fingerprint, HandOver, Hello, ImageBegin, LinkError, Message, Ready, Resume,
+        Sender, Welcome,
     },
 };
 
@@ -27,6 +28,9 @@ use crate::{Arrived, Progress};
 
 /// How often the primary hears how far the execution is, while that changes and nothing else is to be said.
 const PROGRESS: Duration = Duration::from_millis(20);
+
+/// How often to look whether the log is executed, when the guest stands still until it is.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// What the engine wants of its surroundings.
 pub enum Order {
@@ -45,6 +49,8 @@ pub enum Order {
     Ask(Question),
     /// Execute the rest of the log, then go live as this record says.
     Promote(Record),
+    /// The primary does not hand the guest over, and why.
+    Keep(String),
     /// The guest has ended, and why.
     End(String),
 }
@@ -62,6 +68,12 @@ pub struct Engine {
     /// How far the machine is.
     progress: Arc<Progress>,
     vm: Option<VmId>,
+    /// Where this node listens when it runs the guest.
+    listens: Option<Address>,
+    /// Where the log ends, once the guest is handed over, and when to look again whether that is reached.
+    handed: Option<(HandOver, Duration)>,
+    /// The primary was asked for the guest, and has not answered.
+    wanted: bool,
     /// Why there is no link, as it was said last.
     waiting: Option<String>,
     /// The stamp of the last heartbeat.
@@ -86,12 +98,30 @@ impl Engine {
             announced: None,
             progress: Arc::default(),
             vm: None,
+            listens: None,
+            handed: None,
+            wanted: false,
             waiting: None,
             echo: 0,
             told: (Position::BOOT, Duration::ZERO),
             status: Status::default(),
             orders: VecDeque::new(),
         }
+    }
+
+    /// Joins no other guest than that of `record`, and nobody who has run it in an earlier term.
+    #[must_use]
+    pub fn knowing(mut self, record: &Record) -> Engine {
+        self.vm = Some(record.vm);
+        self.status.term = record.term;
+        self
+    }
+
+    /// Tells the primary where this node will listen when it runs the guest.
+    #[must_use]
+    pub fn listening(mut self, at: Option<Address>) -> Engine {
+        self.listens = at;
+        self
     }
 
     /// What is to be done next; ask after each call until there is nothing.
@@ -103,7 +133,8 @@ impl Engine {
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
         let progress = self.is_untold().then_some(self.told.1 + PROGRESS);
-        [self.protocol.wake_at(), progress].into_iter().flatten().min()
+        let look = self.handed.filter(|_| self.state() == State::Receiving).map(|(_, at)| at);
+        [self.protocol.wake_at(), progress, look].into_iter().flatten().min()
     }
 
     /// Where it is.
@@ -148,6 +179,45 @@ impl Engine {
             self.acknowledge(now);
         }
         self.input(now, Input::Tick);
+        self.look_whether_executed(now);
+    }
+
+    /// The operator wants this node to become the primary, which asks the present one for the guest. Ends in
+    /// [`Order::Promote`], or in [`Order::Keep`].
+    ///
+    /// # Errors
+    /// If that is not possible now, and why.
+    pub fn promote(&mut self) -> Result<(), &'static str> {
+        match self.state() {
+            State::Following if self.is_eligible() => {
+                if !std::mem::replace(&mut self.wanted, true) {
+                    self.send(&Message::Promote);
+                }
+                Ok(())
+            }
+            State::Receiving | State::TakingOver | State::Promoted => Ok(()),
+            State::Following | State::Loading => Err("this node is still joining"),
+            State::Dialling => Err("this node has no primary"),
+            State::Redialling => Err("the link to the primary is lost"),
+            State::Ended => Err("the guest has ended"),
+        }
+    }
+
+    /// The guest is asked for at the arbiter only when it is known to be the same, and there is nothing left to do.
+    fn look_whether_executed(&mut self, now: Duration) {
+        let State::Receiving = self.state() else { return };
+        let Some((end, look_at)) = &mut self.handed else { return };
+        *look_at = now + LOOK;
+        if self.progress.last_checkpoint() == Some((end.position, end.digest)) {
+            self.input(now, Input::Executed);
+        }
+    }
+
+    /// Tells who wants this node to become the primary that it does not.
+    fn keep(&mut self, why: &str) {
+        if std::mem::take(&mut self.wanted) {
+            self.orders.push_back(Order::Keep(why.to_owned()));
+        }
     }
 
     /// The primary answered with a welcome; what is to be said to it goes to `sender`.
@@ -159,6 +229,9 @@ impl Engine {
         self.sender = Some(sender);
         // What another primary's clock said means nothing to this one.
         self.echo = 0;
+        if let Some(address) = &self.listens {
+            self.send(&Message::Listens(address.to_string()));
+        }
         self.input(now, Input::Connected(welcome.resumed));
     }
 
@@ -227,6 +300,18 @@ impl Engine {
                 self.progress.release(heartbeat.released);
                 self.acknowledge(now);
             }
+            Received::HandOver(end) => {
+                tracing::info!("the primary hands the guest over at position {}", end.position);
+                // It stands still because all that it has done has left.
+                self.progress.release(end.position);
+                self.handed = Some((end, now));
+                self.input(now, Input::HandedOver);
+                self.look_whether_executed(now);
+            }
+            Received::Keep(why) => {
+                tracing::warn!("the primary keeps the guest: {why}");
+                self.keep(&why);
+            }
             Received::Bye(text) => {
                 self.orders.push_back(Order::End(text));
                 self.input(now, Input::Goodbye);
@@ -247,6 +332,9 @@ impl Engine {
     pub fn link_lost(&mut self, now: Duration, why: &str) {
         tracing::warn!("the link to the primary is lost: {why}");
         self.hang_up();
+        if self.state() != State::TakingOver {
+            self.keep("the link to the primary is lost");
+        }
         self.input(now, Input::LinkLost);
     }
 
@@ -338,16 +426,28 @@ impl Engine {
                     }
                 }
                 Action::Forget => {
+                    self.handed = None;
+                    self.keep("this node has to join anew");
                     self.inbox = Inbox::default();
                     self.announced = None;
                     self.progress = Arc::default();
                     self.orders.push_back(Order::Forget);
                 }
                 Action::AskArbiter => {
-                    tracing::warn!("the primary is gone: asking the arbiter for the guest");
+                    match self.handed {
+                        Some(_) => {
+                            tracing::info!("all of the log is executed: asking the arbiter for the guest")
+                        }
+                        None => tracing::warn!("the primary is gone: asking the arbiter for the guest"),
+                    }
                     self.orders.push_back(Order::Ask(Question::TakeOver(self.me)));
                 }
-                Action::Promote(record) => self.orders.push_back(Order::Promote(record)),
+                Action::Promote(record) => {
+                    // After a switchover somebody hears it.
+                    self.send(&Message::Bye("it runs the guest now".to_owned()));
+                    self.hang_up();
+                    self.orders.push_back(Order::Promote(record));
+                }
             }
         }
     }
@@ -393,6 +493,7 @@ fn mode(state: State) -> &'static str {
         State::Dialling => "dialling",
         State::Loading => "loading",
         State::Following => "following",
+        State::Receiving => "receiving",
         State::Redialling => "redialling",
         State::TakingOver => "taking over",
         State::Promoted => "promoted",

@@ -5,7 +5,7 @@ use std::time::Instant;
 use echovisor_event::Position;
 use echovisor_log::{
     Batch, DecodeError, Decoder,
-    link::{Heartbeat, ImageBegin, Message, Resume},
+    link::{HandOver, Heartbeat, ImageBegin, Message, Resume},
 };
 
 use crate::Arrived;
@@ -25,6 +25,10 @@ pub(super) enum Received {
     Grant(Position),
     /// The primary lives.
     Heartbeat(Heartbeat),
+    /// The log ends here on purpose, for this node to go on.
+    HandOver(HandOver),
+    /// The primary keeps the guest that it was asked for, and why.
+    Keep(String),
     /// The guest has ended, and why.
     Bye(String),
 }
@@ -55,6 +59,8 @@ pub(super) struct Inbox {
     expects_first: bool,
     place: Option<Resume>,
     held: Position,
+    /// The log has ended.
+    handed_over: bool,
     log_bytes: u64,
 }
 
@@ -120,6 +126,12 @@ impl Inbox {
                 self.place = Some(Resume { segment: start.segment, sequence: start.sequence });
                 Ok(Received::Nothing)
             }
+            Message::Batch(_) if self.handed_over => Err(Unfit::Order("a batch behind the log's end")),
+            Message::HandOver(end) if end.position == self.held => {
+                self.handed_over = true;
+                Ok(Received::HandOver(end))
+            }
+            Message::Keep(why) => Ok(Received::Keep(why)),
             Message::Batch(body) => {
                 let (Some(decoder), Some(place)) = (&mut self.decoder, &mut self.place) else {
                     return Err(Unfit::Order("a batch"));

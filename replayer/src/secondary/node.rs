@@ -41,6 +41,10 @@ pub struct Settings<C> {
     pub join: Address,
     /// This node's key and the primary's; without them the link does not leave this host.
     pub keys: Option<Keys>,
+    /// Where this node listens when it runs the guest: who was primary before it joins it there.
+    pub listens: Option<Address>,
+    /// The record by which another node runs the guest, if this one knows of it already.
+    pub known: Option<Record>,
     /// This host.
     pub fingerprint: Fingerprint,
     /// Who decides which node runs the guest; without one this node never takes over.
@@ -57,6 +61,8 @@ pub enum Command {
     Status(oneshot::Sender<Status>),
     /// End this node; the guest goes on without it.
     Stop(oneshot::Sender<()>),
+    /// Have the guest handed over by the primary; answered when this node runs it, or with the reason why it does not.
+    Promote(oneshot::Sender<Result<(), String>>),
 }
 
 /// How a node's work ended.
@@ -104,6 +110,8 @@ pub struct Node<C> {
     /// How long the primary had been silent when it was suspected, and when that was.
     suspected: Option<(Duration, Instant)>,
     promoted: Option<Record>,
+    /// Who waits for this node to become the primary.
+    askers: Vec<oneshot::Sender<Result<(), String>>>,
     outcome: Option<Outcome<C>>,
 }
 
@@ -138,8 +146,14 @@ impl<C: Cpu + Send + 'static> Node<C> {
     /// A node that holds nothing.
     #[must_use]
     pub fn new(settings: Settings<C>) -> Node<C> {
+        let engine = Engine::new(settings.me, settings.fingerprint.clone(), settings.timing)
+            .listening(settings.listens.clone());
+        let engine = match &settings.known {
+            Some(record) => engine.knowing(record),
+            None => engine,
+        };
         Node {
-            engine: Engine::new(settings.me, settings.fingerprint.clone(), settings.timing),
+            engine,
             settings,
             connection: None,
             guest: None,
@@ -151,6 +165,7 @@ impl<C: Cpu + Send + 'static> Node<C> {
             carried: 0,
             suspected: None,
             promoted: None,
+            askers: Vec::new(),
             outcome: None,
         }
     }
@@ -249,6 +264,10 @@ impl<C: Cpu + Send + 'static> Node<C> {
                 let _ = reply.send(());
                 self.outcome = Some(Outcome::Stopped);
             }
+            Event::Command(Command::Promote(reply)) => match self.engine.promote() {
+                Ok(()) => self.askers.push(reply),
+                Err(why) => drop(reply.send(Err(why.to_owned()))),
+            },
             Event::Full => self.engine.busy(now),
             Event::Tick => self.engine.tick(now),
         }
@@ -277,6 +296,12 @@ impl<C: Cpu + Send + 'static> Node<C> {
                 }
                 Order::Ask(question) => self.ask_arbiter(question),
                 Order::Promote(record) => self.promoted = Some(record),
+                Order::Keep(why) => {
+                    for asker in self.askers.drain(..) {
+                        // Who asked may be gone.
+                        let _ = asker.send(Err(why.clone()));
+                    }
+                }
                 Order::End(text) => self.outcome = Some(Outcome::Ended(text)),
             }
         }
@@ -345,7 +370,16 @@ impl<C: Cpu + Send + 'static> Node<C> {
             return Ok(Outcome::Ended("the guest was stopped".to_owned()));
         }
         unconfirmed.released(guest.progress.released());
-        Ok(Outcome::Promoted(Box::new(Promotion { machine, config, record, unconfirmed, clock, times })))
+        let askers = self.askers;
+        Ok(Outcome::Promoted(Box::new(Promotion {
+            machine,
+            config,
+            record,
+            unconfirmed,
+            clock,
+            times,
+            askers,
+        })))
     }
 
     /// Puts on record that the guest was shut down.

@@ -56,6 +56,10 @@ pub enum Input {
     LinkLost,
     /// The replayed guest took another course than the log.
     Diverged,
+    /// The primary hands the guest over: it stands still at the end of the log.
+    HandedOver,
+    /// All of the log is executed, and the guest's state is the primary's.
+    Executed,
     /// The primary has said goodbye.
     Goodbye,
     /// The arbiter has made this node the primary, as this record says.
@@ -92,6 +96,8 @@ pub enum State {
     Loading,
     /// It follows the log.
     Following,
+    /// It is handed the guest, and executes the rest of the log.
+    Receiving,
     /// The link broke, and it looks whether the primary is still there.
     Redialling,
     /// It asks the arbiter for the guest.
@@ -156,7 +162,7 @@ impl Protocol {
     fn patience(&self) -> Option<Duration> {
         match self.state {
             State::Loading => Some(self.timing.join),
-            State::Following => Some(self.timing.suspicion),
+            State::Following | State::Receiving => Some(self.timing.suspicion),
             _ => None,
         }
     }
@@ -196,8 +202,15 @@ impl Protocol {
             (State::Following, Input::Granted(position)) => self.granted = Some(position),
             (State::Following, Input::Held(watermark)) => self.held = watermark,
             (State::Loading, Input::LinkLost) => self.restart(now, actions),
-            (State::Following, Input::LinkLost) => self.link_lost(now, actions),
-            (State::Loading | State::Following | State::Redialling, Input::Diverged) => {
+            (State::Following | State::Receiving, Input::LinkLost) => self.link_lost(now, actions),
+            (State::Following, Input::HandedOver) if self.is_eligible() => self.state = State::Receiving,
+            // Nobody suspects anybody: the primary stands still, and waits for the arbiter's word.
+            (State::Receiving, Input::Executed) => {
+                self.state = State::TakingOver;
+                actions.push(Action::AskArbiter);
+            }
+            (State::Loading | State::Following | State::Receiving | State::Redialling, Input::Diverged)
+            | (State::Following, Input::HandedOver) => {
                 actions.push(Action::CloseLink);
                 self.restart(now, actions);
             }
@@ -205,7 +218,10 @@ impl Protocol {
                 self.state = State::Promoted;
                 actions.push(Action::Promote(record));
             }
-            (State::TakingOver, Input::Lost) => self.restart(now, actions),
+            (State::TakingOver, Input::Lost) => {
+                actions.push(Action::CloseLink);
+                self.restart(now, actions);
+            }
             (_, Input::Goodbye) => {
                 self.state = State::Ended;
             }
@@ -395,6 +411,30 @@ mod tests {
         assert_eq!(step(&mut protocol, 6, Input::Connected(false)), [Action::Forget]);
         assert!(!protocol.is_eligible());
         assert_eq!(protocol.state(), State::Loading);
+    }
+
+    #[test]
+    fn who_is_handed_the_guest_asks_for_it_when_all_of_the_log_is_executed() {
+        let mut protocol = eligible();
+        assert_eq!(step(&mut protocol, 5, Input::HandedOver), []);
+        assert_eq!(protocol.state(), State::Receiving);
+        assert_eq!(step(&mut protocol, 100, Input::Executed), [Action::AskArbiter]);
+        assert_eq!(step(&mut protocol, 110, Input::Won(record())), [Action::Promote(record())]);
+    }
+
+    #[test]
+    fn who_is_handed_a_guest_and_loses_the_link_holds_it_all_the_same() {
+        let mut protocol = eligible();
+        step(&mut protocol, 5, Input::HandedOver);
+        assert_eq!(step(&mut protocol, 6, Input::LinkLost), [Action::Dial(at(6))]);
+        assert_eq!(step(&mut protocol, 7, Input::Unreachable), [Action::AskArbiter]);
+    }
+
+    #[test]
+    fn who_is_not_eligible_is_handed_nothing() {
+        let mut protocol = following();
+        assert!(step(&mut protocol, 5, Input::HandedOver).contains(&Action::Forget));
+        assert_eq!(protocol.state(), State::Dialling);
     }
 
     #[test]

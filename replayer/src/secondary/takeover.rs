@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use echovisor_event::Nanos;
 use echovisor_log::arbiter::Record;
 use echovisor_machine::{Machine, MachineConfig};
+use tokio::sync::oneshot;
 
 use crate::Unconfirmed;
 
@@ -22,6 +23,8 @@ pub struct Promotion<C> {
     pub clock: (Nanos, Instant),
     /// How long it took.
     pub times: Times,
+    /// Who waits to hear that this node runs the guest.
+    pub askers: Vec<oneshot::Sender<Result<(), String>>>,
 }
 
 /// What a takeover is made of.

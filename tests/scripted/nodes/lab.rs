@@ -125,7 +125,7 @@ impl Lab {
                 lag: SUSPICION,
                 ..Default::default()
             };
-            let cluster = Cluster { listener: Some(listener), arbiter, record, timing };
+            let cluster = Cluster { listener: Some(listener.into()), arbiter, record, timing };
             let start = SegmentStart::first(record.term);
             let cluster = Some((cluster, fingerprint()));
             primary::Node::new(me, guest, config().to_bytes(), start, None, cluster).run(orders).await
@@ -149,6 +149,8 @@ impl Lab {
             me: node(name),
             join,
             keys: None,
+            listens: None,
+            known: None,
             fingerprint: fingerprint(),
             arbiter: Some(self.arbiter.clone() as Arc<dyn Arbiter>),
             timing: secondary::protocol::Timing { suspicion: SUSPICION, ..Default::default() },
@@ -252,6 +254,13 @@ impl Primary {
 
     pub(crate) fn wait_until_protected(&self) {
         self.wait_until("protected", |status| status.mode == "protected");
+    }
+
+    /// Asks for a switchover, and waits for the answer.
+    pub(crate) fn hand_over(&self) -> Result<(), &'static str> {
+        let (reply, kept) = oneshot::channel();
+        self.commands.send(primary::Command::HandOver(reply)).expect("a living node");
+        kept.blocking_recv().expect("an answer")
     }
 
     pub(crate) fn stop(&self) {

@@ -241,6 +241,25 @@ fn an_idle_guest_is_protected_too() {
     lab.promote("two", secondary.promoted()).wire.talk(5..10);
 }
 
+/// The roles are swapped without a death: the old primary halts, and the new one goes on where it stood.
+#[test]
+fn a_guest_is_handed_over() {
+    let lab = Lab::new();
+    let mut primary = lab.primary("one");
+    assert_eq!(primary.hand_over(), Err("the primary has no secondary"));
+    primary.wire.talk(0..5);
+    let secondary = lab.secondary("two", lab.address("one"));
+    primary.wait_until_protected();
+    secondary.wait_until_eligible();
+    primary.wire.talk(5..10);
+    assert_eq!(primary.hand_over(), Ok(()));
+    let mut new = lab.promote("two", secondary.promoted());
+    new.wire.talk(10..15);
+    let end = primary.running.finish();
+    assert!(matches!(end, Ok(primary::Outcome::Fenced { record, .. }) if record == lab.record()), "{end:?}");
+    assert_eq!(lab.record().term, FIRST.next());
+}
+
 /// A secondary whose memory goes bad is found out, told apart from a dead one, and replaced.
 #[test]
 fn a_secondary_that_diverges_protects_nobody() {

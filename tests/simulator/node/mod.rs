@@ -38,6 +38,8 @@ pub(crate) enum Want {
     RunGuest,
     /// To become the primary.
     Promote(echovisor_log::arbiter::Record),
+    /// To follow who runs the guest by this record.
+    Follow(echovisor_log::arbiter::Record),
     /// To end.
     Exit,
     /// To end with an error.

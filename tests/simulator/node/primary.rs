@@ -43,6 +43,8 @@ pub(crate) struct Primary {
     /// States that are being compressed, and when that is done.
     images: VecDeque<(Time, Ticket, Vec<u8>)>,
     answer: Option<Answer>,
+    /// The operator wants a switchover.
+    pub(crate) switch_wanted: bool,
     pub(crate) throttled: bool,
     finished: bool,
     mutant: Mutant,
@@ -76,6 +78,7 @@ impl Primary {
             accepting: VecDeque::new(),
             images: VecDeque::new(),
             answer: None,
+            switch_wanted: false,
             throttled: false,
             finished: false,
             mutant,
@@ -130,6 +133,10 @@ impl Primary {
             }
             return true;
         }
+        if std::mem::take(&mut self.switch_wanted) {
+            self.engine.hand_over(local);
+            return true;
+        }
         if let Some(answer) = self.answer.take() {
             self.engine.answered(local, answer);
             return true;
@@ -153,6 +160,7 @@ impl Primary {
                     self.engine.batch(local, &batch, mark).expect("a batch that continues the log");
                     self.journal.recycle(batch);
                 }
+                Entry::Paused(number, at, digest) => self.engine.paused(local, number, at, digest),
                 Entry::Image(image) => {
                     if let Some(Promise { ticket, .. }) = self.engine.image(image.position(), image.digest) {
                         let ready = step.now + step.rng.u64(MILLISECOND..300 * MILLISECOND);
@@ -221,7 +229,16 @@ impl Primary {
                     self.throttled = throttled;
                     step.wants.push(Want::RunGuest);
                 }
-                Order::Halt(_) => step.wants.push(Want::Exit),
+                Order::Pause(number) => {
+                    self.guest.pause(number);
+                    step.wants.push(Want::RunGuest);
+                }
+                Order::Resume => {
+                    self.guest.resume();
+                    step.wants.push(Want::RunGuest);
+                }
+                Order::Keep(_) => {}
+                Order::Halt(record) => step.wants.push(Want::Follow(record)),
                 Order::Finish => {
                     self.finished = true;
                     self.engine.say_goodbye("the guest was stopped");

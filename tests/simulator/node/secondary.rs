@@ -38,6 +38,8 @@ pub(crate) struct Secondary {
     /// Batches that came before their state was loaded.
     early: Vec<echovisor_replayer::Arrived>,
     answer: Option<Answer>,
+    /// The operator wants a switchover.
+    pub(crate) switch_wanted: bool,
     promoted: Option<Record>,
     /// The guest was stopped, and that goes on record.
     ending: bool,
@@ -80,9 +82,14 @@ impl Secondary {
         timing: Timing,
         now: Time,
         mutant: Mutant,
+        known: Option<&Record>,
     ) -> Secondary {
+        let engine = Engine::new(id, fingerprint, timing);
         Secondary {
-            engine: Engine::new(id, fingerprint, timing),
+            engine: match known {
+                Some(record) => engine.knowing(record),
+                None => engine,
+            },
             target,
             term: Term(0),
             replica: None,
@@ -92,6 +99,7 @@ impl Secondary {
             loading: None,
             early: Vec::new(),
             answer: None,
+            switch_wanted: false,
             promoted: None,
             ending: false,
             searching_since: now,
@@ -153,6 +161,12 @@ impl Secondary {
             return true;
         }
         if self.dialled(local) {
+            return true;
+        }
+        if std::mem::take(&mut self.switch_wanted) {
+            // It may have to join first.
+            let _ = self.engine.promote();
+            self.mutant.seize(self.id, step);
             return true;
         }
         if let Some(answer) = self.answer.take() {
@@ -272,6 +286,7 @@ impl Secondary {
                 }
                 Order::Ask(question) => step.wants.push(Want::Ask(question)),
                 Order::Promote(record) => self.promote(record, step),
+                Order::Keep(_) => {}
                 Order::End(_) => step.wants.push(Want::Exit),
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
-use echovisor_event::{Effect, Event, Nanos, Position};
+use echovisor_event::{Digest, Effect, Event, Nanos, Position};
 use echovisor_log::Record;
 use echovisor_machine::{Effects, Here, Machine, Next, Stop, World, cpu::scripted::ScriptedCpu};
 use echovisor_recorder::{Journal, gate::Gate};
@@ -30,6 +30,15 @@ pub(crate) struct LiveGuest {
     pub(crate) image_wanted: bool,
     pub(crate) stop_wanted: bool,
     pub(crate) stopped: bool,
+    /// When it is to stand still, and to go on, in order.
+    pauses: VecDeque<Pause>,
+    standing: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pause {
+    Begin(u64),
+    End,
 }
 
 struct Live {
@@ -85,7 +94,15 @@ impl LiveGuest {
             passed: Vec::new(),
             answers: Vec::new(),
         };
-        LiveGuest { machine, world, image_wanted: false, stop_wanted: false, stopped: false }
+        LiveGuest {
+            machine,
+            world,
+            image_wanted: false,
+            stop_wanted: false,
+            stopped: false,
+            pauses: VecDeque::new(),
+            standing: false,
+        }
     }
 
     /// A frame comes in; if too many wait, it is lost.
@@ -105,14 +122,27 @@ impl LiveGuest {
         std::mem::take(&mut self.world.answers)
     }
 
+    /// Asks it to stand still.
+    pub(crate) fn pause(&mut self, number: u64) {
+        self.pauses.push_back(Pause::Begin(number));
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&mut self) {
+        self.pauses.push_back(Pause::End);
+    }
+
     /// Lets the guest run for a while; when to do so again, if nothing happens before.
     pub(crate) fn run(&mut self, now: Time) -> Option<Time> {
-        if self.stopped {
+        if self.standing && self.pauses.pop_front() == Some(Pause::End) {
+            self.standing = false;
+        }
+        if self.stopped || self.standing {
             return None;
         }
         self.world.now = now;
         self.world.slice = SLICE;
-        self.world.pause = self.image_wanted || self.stop_wanted;
+        self.world.pause = self.image_wanted || self.stop_wanted || !self.pauses.is_empty();
         match self.machine.run(&mut self.world) {
             Ok(Stop::Paused) => {}
             other => panic!("a scripted guest that does not end: {other:?}"),
@@ -126,6 +156,12 @@ impl LiveGuest {
             let image = Image::capture(self.machine.memory(), state);
             self.world.flush();
             self.world.journal.image(image);
+        }
+        if let Some(Pause::Begin(number)) = self.pauses.pop_front() {
+            let digest = self.checkpoint();
+            self.world.journal.paused(number, at, digest);
+            self.standing = true;
+            return self.pauses.front().map(|_| now);
         }
         if self.stop_wanted {
             self.checkpoint();
@@ -141,13 +177,14 @@ impl LiveGuest {
         self.world.opened.map(|opened| opened + FLUSH_AFTER)
     }
 
-    fn checkpoint(&mut self) {
+    fn checkpoint(&mut self) -> Digest {
         let at = self.machine.position();
         let digest = state_digest(self.machine.memory(), &self.machine.save().expect("a boundary"));
         self.world.journal.arrived(at, self.machine.trail().0);
         self.world.journal.push(at, Record::Checkpoint(digest)).expect("room in the batch");
         self.world.flush();
         self.world.checkpoint_at = Position(at.0 + self.world.cadence);
+        digest
     }
 }
 

@@ -1,6 +1,10 @@
 //! What goes wrong, and the operator who sets it right.
 
-use echovisor_log::{arbiter::Mode, link::Fingerprint};
+use echovisor_event::NodeId;
+use echovisor_log::{
+    arbiter::{Mode, Record},
+    link::Fingerprint,
+};
 use echovisor_replayer::secondary::protocol::State;
 
 use super::{Event, OPERATOR, Simulation};
@@ -171,13 +175,36 @@ impl Simulation {
         }
     }
 
+    /// The operator wants the roles to be swapped.
+    pub(super) fn switch(&mut self, whom: Whom) {
+        let Some(slot) = self.whom(whom) else { return };
+        match self.slots[slot].process.as_mut().map(|process| &mut process.role) {
+            Some(Role::Primary(primary)) => primary.switch_wanted = true,
+            Some(Role::Secondary(secondary)) => secondary.switch_wanted = true,
+            None => return,
+        }
+        self.wake(slot, self.now);
+    }
+
     /// Starts a secondary.
     pub(super) fn start(&mut self, slot: usize, target: usize) {
         self.slots[slot].process = None;
         self.slots[slot].backlog.clear();
         let id = self.identity(slot);
+        self.begin_to_follow(slot, id, target, None);
+    }
+
+    /// A primary finds that another runs the guest, and follows that.
+    pub(super) fn follow(&mut self, slot: usize, record: &Record) {
+        let Some(Process { id, .. }) = self.slots[slot].process.take() else { return };
+        // Its listening socket stays.
+        self.begin_to_follow(slot, id, slot_of_node(record.holder), Some(record));
+    }
+
+    fn begin_to_follow(&mut self, slot: usize, id: NodeId, target: usize, known: Option<&Record>) {
         let (timing, mutant) = (self.plan.secondary, self.plan.mutant);
-        let mut secondary = Secondary::new(id, target, Fingerprint::default(), timing, self.now, mutant);
+        let fingerprint = Fingerprint::default();
+        let mut secondary = Secondary::new(id, target, fingerprint, timing, self.now, mutant, known);
         let mut wants = Vec::new();
         let local = self.slots[slot].clock.read(self.now);
         secondary.begin(&mut Step {
@@ -195,4 +222,9 @@ impl Simulation {
         self.wake(slot, self.now);
         self.pump();
     }
+}
+
+/// The host on which a node runs: identities are given by [`Simulation::identity`].
+fn slot_of_node(node: NodeId) -> usize {
+    usize::from(node.0[0]) - 1
 }

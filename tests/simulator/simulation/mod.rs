@@ -36,7 +36,7 @@ use crate::{
         world::LiveGuest,
     },
     oracles::{Answer, Oracles, Verdict, Violation},
-    plan::{Fault, Plan, SLOTS},
+    plan::{Fault, Plan, SLOTS, Whom},
     time::{Clock, Instants, MILLISECOND, SECOND, Time},
 };
 
@@ -95,6 +95,8 @@ enum Event {
     Operator,
     /// The operator stops the guest.
     Stop,
+    /// The operator wants the roles to be swapped.
+    Switch(Whom),
     /// Nothing goes wrong any more.
     Heal,
 }
@@ -264,6 +266,9 @@ impl Simulation {
         for (at, fault) in self.plan.faults.clone() {
             self.schedule(at, Event::Fault(fault));
         }
+        for (at, whom) in self.plan.switches.clone() {
+            self.schedule(at, Event::Switch(whom));
+        }
         for client in 0..self.clients.count() {
             self.schedule(0, Event::Client(client));
         }
@@ -367,6 +372,7 @@ impl Simulation {
                     self.run_guest(holder.expect("it was there"), self.now);
                 }
             }
+            Event::Switch(whom) => self.switch(whom),
             Event::Heal => self.heal(),
         }
         Ok(())
@@ -472,6 +478,7 @@ impl Simulation {
             Want::RunGuest => self.run_guest(slot, self.now),
             Want::Promote(record) => self.promote(slot, record)?,
             Want::Fail => self.crash(slot),
+            Want::Follow(record) => self.follow(slot, &record),
             Want::Exit => {
                 self.slots[slot].process = None;
                 self.slots[slot].backlog.clear();

@@ -5,6 +5,7 @@ pub mod demo;
 pub mod inspect;
 pub mod keygen;
 pub mod primary;
+pub mod promote;
 pub mod record;
 pub mod replay;
 pub mod secondary;

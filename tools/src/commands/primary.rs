@@ -22,7 +22,7 @@ use crate::{
     cli::{GuestArgs, NetArgs, NodeArgs, Policy, SandboxArgs, block_on},
     failure::{Exit, Failure},
     images,
-    node::{self, Controls, Launch, Reach},
+    node::{self, Controls, Launch, Reach, Role, Station},
     sandbox,
 };
 
@@ -45,6 +45,10 @@ pub struct PrimaryArgs {
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<Address>,
 
+    /// When another node has taken over, join it at this address if it has not said where it listens
+    #[arg(long, value_name = "ADDR", requires = "listen")]
+    pub join: Option<Address>,
+
     /// Keep the log in this folder, as `record` does
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
@@ -66,7 +70,7 @@ pub struct PrimaryArgs {
     pub sandbox: SandboxArgs,
 }
 
-/// Runs the guest until it ends, is stopped, or another node has it.
+/// Runs the guest, and follows it when another node has it, until it ends or is stopped.
 ///
 /// # Errors
 /// If the guest cannot be started or cannot go on.
@@ -87,12 +91,12 @@ async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
     // The arbiter comes last: who cannot listen, answer or write must not hold the guest.
     let keys = args.node.keys()?;
     let listener = match &args.listen {
-        Some(address) => Some(Listener::bind(address, keys).await?),
+        Some(address) => Some(Arc::new(Listener::bind(address, keys.clone()).await?)),
         None => None,
     };
     let (sender, commands) = node::primary_commands();
     let controls = Controls::new(args.node.control.as_deref(), Reach::Primary(sender, None))?;
-    let claim = listener.map(|listener| Claim::new(args, listener, vm, me)).transpose()?;
+    let claim = listener.clone().map(|listener| Claim::new(args, listener, vm, me)).transpose()?;
     let store = match &args.store {
         Some(folder) => {
             let header = Header {
@@ -111,14 +115,14 @@ async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
     let term = cluster.as_ref().map_or(Term(1), |cluster| cluster.record.term);
     let start = SegmentStart::first(term);
     let archive = store.map(|store| Archive::new(store, start));
-    let cluster = cluster.map(|cluster| (cluster, fingerprint));
+    let cluster = cluster.map(|cluster| (cluster, fingerprint.clone()));
 
     let logged = cluster.is_some() || archive.is_some();
     sandbox::confine(args.sandbox.no_seccomp)?;
     let guest = node::launch(Launch {
         machine,
         port: port.clone(),
-        gate: Arc::new(Gate::new(node::outlet(port))),
+        gate: Arc::new(Gate::new(node::outlet(port.clone()))),
         journal: if logged { Journal::new() } else { Journal::unwritten() },
         clock: HostClock::starting(),
         seed: Some(node::random()?),
@@ -127,9 +131,18 @@ async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
         stdin: args.stdin,
     })?;
     let node = Node::new(me, guest, config.to_bytes(), start, archive, cluster);
-    let outcome = node.run(commands).await;
-    controls.close().await;
-    node::ended(outcome?, &program)
+    let station = Station {
+        me,
+        fingerprint,
+        port,
+        listener,
+        join: args.join.clone(),
+        keys,
+        node: args.node.clone(),
+        controls,
+    };
+    let primary = node::Primary { node, commands, program };
+    station.run(Role::Primary(Box::new(primary))).await
 }
 
 /// The arbiter's record as this node wants it.
@@ -141,7 +154,7 @@ struct Claim {
 
 impl Claim {
     /// Asks whether this node may be the primary.
-    fn new(args: &PrimaryArgs, listener: Listener, vm: VmId, me: NodeId) -> Result<Claim, Failure> {
+    fn new(args: &PrimaryArgs, listener: Arc<Listener>, vm: VmId, me: NodeId) -> Result<Claim, Failure> {
         let arbiter = args.node.arbiter("--listen")?;
         let present = arbiter.read()?;
         let wanted = rules::start(present.as_ref(), vm, me)?;

@@ -9,7 +9,11 @@ use echovisor_log::{
     store::{Header, Store},
 };
 use echovisor_machine::boot::boot;
-use echovisor_recorder::{Archive, HostClock, Journal, gate::Gate, primary::Node};
+use echovisor_recorder::{
+    Archive, HostClock, Journal,
+    gate::Gate,
+    primary::{Node, Outcome},
+};
 use echovisor_snapshot::Image;
 
 use crate::{
@@ -94,5 +98,9 @@ async fn record(args: &RecordArgs) -> Result<Exit, Failure> {
     controls.close().await;
     let outcome = outcome?;
     Summary::of(&signals).write(&args.out)?;
-    node::ended(outcome, &program)
+    match outcome {
+        Outcome::Ended(how) => node::ended(how, &program),
+        // Who has no peer asks no arbiter.
+        Outcome::Fenced { record, .. } => Err(node::superseded(&record)),
+    }
 }

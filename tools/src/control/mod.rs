@@ -3,6 +3,7 @@
 //! ```text
 //! {"command":"status"}            ->  {"ok":{"role":"primary","term":3,...}}
 //! {"command":"stop"}              ->  {"ok":null}
+//! {"command":"promote"}           ->  {"ok":null}
 //! something else                  ->  {"error":{"message":"...","hint":"..."}}
 //! ```
 //!
@@ -35,6 +36,8 @@ pub enum Request {
     Status,
     /// Power the guest off and end.
     Stop,
+    /// Swap the roles of the guest's two nodes. Answered when that is done.
+    Promote,
 }
 
 /// What a node answers.

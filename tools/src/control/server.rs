@@ -135,7 +135,9 @@ mod tests {
             Request::Status => {
                 Ok(serde_json::to_value(Status::new(Role::Secondary)).expect("a status is JSON"))
             }
-            Request::Stop => Err(Refusal { message: "not now".to_owned(), hint: "later".to_owned() }),
+            Request::Stop | Request::Promote => {
+                Err(Refusal { message: "not now".to_owned(), hint: "later".to_owned() })
+            }
         }
     }
 

@@ -1,17 +1,13 @@
 //! How a node is asked and stopped: its control socket, and signals.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use echovisor_recorder::primary;
 use echovisor_replayer::secondary;
 use serde_json::Value;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::oneshot,
+    sync::{oneshot, watch},
 };
 
 use crate::{
@@ -37,7 +33,7 @@ pub enum Reach {
 
 /// A node's control socket and signals; they stay while its role changes.
 pub struct Controls {
-    reach: Arc<Mutex<Reach>>,
+    reach: watch::Sender<Reach>,
     server: Option<Server>,
 }
 
@@ -47,20 +43,16 @@ impl Controls {
     /// # Errors
     /// If the socket cannot be made.
     pub fn new(socket: Option<&Path>, reach: Reach) -> Result<Controls, Failure> {
-        let reach = Arc::new(Mutex::new(reach));
-        stop_on_signals(reach.clone())?;
-        let asked = reach.clone();
-        let answer = move |request| {
-            let reach = present(&asked);
-            async move { reach.answer(request).await }
-        };
+        let (reach, present) = watch::channel(reach);
+        stop_on_signals(present.clone())?;
+        let answer = move |request| answer(present.clone(), request);
         let server = socket.map(|path| serve(path, answer)).transpose()?;
         Ok(Controls { reach, server })
     }
 
     /// From now on somebody else answers.
     pub fn switch(&self, reach: Reach) {
-        *self.reach.lock().unwrap_or_else(PoisonError::into_inner) = reach;
+        self.reach.send_replace(reach);
     }
 
     /// Lets an answer go out that is on its way, then closes the socket.
@@ -83,46 +75,88 @@ pub fn secondary_commands() -> (flume::Sender<secondary::Command>, flume::Receiv
     flume::bounded(COMMANDS)
 }
 
-fn present(reach: &Mutex<Reach>) -> Reach {
-    reach.lock().unwrap_or_else(PoisonError::into_inner).clone()
+/// Has the node answer. While its role changes nobody does: who asks how it is waits for the new one, who wants something of
+/// it must know what it is now.
+async fn answer(mut present: watch::Receiver<Reach>, request: Request) -> Result<Value, Refusal> {
+    loop {
+        let reach = present.borrow_and_update().clone();
+        match reach.answer(&request).await {
+            Ok(answer) => return answer,
+            Err(Gone) => match (present.changed().await, &request) {
+                (Ok(()), Request::Status) => {}
+                (Ok(()), _) => return Err(changed()),
+                (Err(_), _) => return Err(ending()),
+            },
+        }
+    }
 }
 
+/// Stops the node, whatever it is.
+async fn stop(present: watch::Receiver<Reach>) {
+    while answer(present.clone(), Request::Stop).await == Err(changed()) {}
+}
+
+/// The loop that was asked has ended without an answer.
+struct Gone;
+
 impl Reach {
-    async fn answer(self, request: Request) -> Result<Value, Refusal> {
+    async fn answer(self, request: &Request) -> Result<Result<Value, Refusal>, Gone> {
         match (request, self) {
             (Request::Status, Reach::Primary(commands, takeover)) => {
                 let (reply, status) = oneshot::channel();
-                let status = ask(&commands, primary::Command::Status(reply), status).await?;
-                value(&report::of_primary(&status, takeover.as_ref()))
+                let status = ask(commands, primary::Command::Status(reply), status).await?;
+                Ok(value(&report::of_primary(&status, takeover.as_ref())))
             }
             (Request::Stop, Reach::Primary(commands, _)) => {
                 let (reply, stopped) = oneshot::channel();
-                ask(&commands, primary::Command::Stop(reply), stopped).await.map(|()| Value::Null)
+                ask(commands, primary::Command::Stop(reply), stopped).await.map(|()| Ok(Value::Null))
+            }
+            (Request::Promote, Reach::Primary(commands, _)) => {
+                let (reply, kept) = oneshot::channel();
+                let kept = ask(commands, primary::Command::HandOver(reply), kept).await?;
+                Ok(kept.map(|()| Value::Null).map_err(|why| not_switched(why.to_owned())))
+            }
+            (Request::Promote, Reach::Secondary(commands)) => {
+                let (reply, promoted) = oneshot::channel();
+                let promoted = ask(commands, secondary::Command::Promote(reply), promoted).await?;
+                Ok(promoted.map(|()| Value::Null).map_err(not_switched))
             }
             (Request::Status, Reach::Secondary(commands)) => {
                 let (reply, status) = oneshot::channel();
-                let status = ask(&commands, secondary::Command::Status(reply), status).await?;
-                value(&report::of_secondary(&status))
+                let status = ask(commands, secondary::Command::Status(reply), status).await?;
+                Ok(value(&report::of_secondary(&status)))
             }
             (Request::Stop, Reach::Secondary(commands)) => {
                 let (reply, stopped) = oneshot::channel();
-                ask(&commands, secondary::Command::Stop(reply), stopped).await.map(|()| Value::Null)
+                ask(commands, secondary::Command::Stop(reply), stopped).await.map(|()| Ok(Value::Null))
             }
         }
     }
 }
 
-async fn ask<C, T>(
-    commands: &flume::Sender<C>,
-    command: C,
-    answer: oneshot::Receiver<T>,
-) -> Result<T, Refusal> {
-    let ending = || Refusal {
-        message: "the node is ending".to_owned(),
-        hint: "see what it says on its stderr".to_owned(),
-    };
-    commands.send_async(command).await.map_err(|_| ending())?;
-    answer.await.map_err(|_| ending())
+async fn ask<C, T>(commands: flume::Sender<C>, command: C, answer: oneshot::Receiver<T>) -> Result<T, Gone> {
+    commands.send_async(command).await.map_err(|_| Gone)?;
+    // What nobody will receive goes with the last sender.
+    drop(commands);
+    answer.await.map_err(|_| Gone)
+}
+
+fn ending() -> Refusal {
+    Refusal { message: "the node is ending".to_owned(), hint: "see what it says on its stderr".to_owned() }
+}
+
+fn not_switched(why: String) -> Refusal {
+    Refusal {
+        message: format!("the roles stay as they are: {why}"),
+        hint: "wait until `echovisor status` says that the guest is protected, and ask again".to_owned(),
+    }
+}
+
+fn changed() -> Refusal {
+    Refusal {
+        message: "the node's role has changed meanwhile".to_owned(),
+        hint: "see with `echovisor status` what it is now, and ask again".to_owned(),
+    }
 }
 
 fn value(status: &impl serde::Serialize) -> Result<Value, Refusal> {
@@ -133,7 +167,7 @@ fn value(status: &impl serde::Serialize) -> Result<Value, Refusal> {
 }
 
 /// The first SIGINT or SIGTERM stops the guest in order; a second one ends the process.
-fn stop_on_signals(reach: Arc<Mutex<Reach>>) -> Result<(), Failure> {
+fn stop_on_signals(present: watch::Receiver<Reach>) -> Result<(), Failure> {
     let failed =
         |error| Failure::new("cannot watch signals", "see whether `ulimit -n` is reached").because(error);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -148,8 +182,7 @@ fn stop_on_signals(reach: Arc<Mutex<Reach>>) -> Result<(), Failure> {
                 std::process::exit(1);
             }
             tracing::info!("stopping; once more to end at once");
-            let reach = present(&reach);
-            tokio::spawn(reach.answer(Request::Stop));
+            tokio::spawn(stop(present.clone()));
         }
     });
     Ok(())

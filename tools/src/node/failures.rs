@@ -116,6 +116,11 @@ impl From<NodeError> for Failure {
                 "see whether what its network is connected to still runs",
             )
             .because(error),
+            NodeError::GuestStays => Failure::new(
+                "the node cannot follow",
+                "its guest computes without ever asking for anything; start the node again as a secondary",
+            )
+            .because(error),
             NodeError::GuestDied | NodeError::Encode(_) => {
                 Failure::new("the node cannot go on", REPORT).because(error)
             }

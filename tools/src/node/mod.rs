@@ -6,43 +6,54 @@ mod guest;
 pub mod history;
 mod outlet;
 pub mod report;
+mod roles;
 
 use echovisor_event::NodeId;
-use echovisor_log::link::Fingerprint;
+use echovisor_log::{arbiter::Record, link::Fingerprint};
 use echovisor_machine::{
     boot::{Crash, Symbols},
     cpu::kvm,
 };
-use echovisor_recorder::{Ended, primary::Outcome};
+use echovisor_recorder::Ended;
 
 pub use self::{
     control::{Controls, Reach, primary_commands, secondary_commands},
     guest::{Drain, Launch, announcement, config, drain, launch, port, program},
     outlet::outlet,
+    roles::{Primary, Role, Secondary, Station},
 };
 use crate::failure::{Exit, Failure};
 
 /// Positions between checkpoints.
 pub const CHECKPOINT_CADENCE: u64 = 10_000;
 
-/// What a node's end means for its process.
+/// What a guest's end means for the process.
 ///
 /// # Errors
-/// If the guest crashed, or another node runs it.
-pub fn ended(outcome: Outcome, program: &[u8]) -> Result<Exit, Failure> {
-    match outcome {
-        Outcome::Ended(Ended::Stopped | Ended::PoweredOff(0)) => Ok(Exit::Done),
-        Outcome::Ended(Ended::PoweredOff(code)) => Err(Failure::new(
+/// If the guest failed.
+pub fn ended(how: Ended, program: &[u8]) -> Result<Exit, Failure> {
+    match how {
+        Ended::Stopped | Ended::PoweredOff(0) => Ok(Exit::Done),
+        Ended::PoweredOff(code) => Err(Failure::new(
             format!("the guest powered itself off with code {code}"),
             "what it wrote on its console says why",
         )),
-        Outcome::Ended(Ended::Crashed(crash)) => Err(crashed(&crash, program)),
-        Outcome::Fenced(record) => {
-            let who = format!("node {} in term {}", record.holder, record.term);
-            let hint = "join it: echovisor secondary --join ADDRESS";
-            Err(Failure::new(format!("this node is not the primary any more: {who} runs the guest"), hint))
-        }
+        Ended::Crashed(crash) => Err(crashed(&crash, program)),
     }
+}
+
+/// Another node runs the guest, and this one does not know where to join it.
+#[must_use]
+pub fn superseded(record: &Record) -> Failure {
+    let hint =
+        "join it: echovisor secondary --join ADDRESS; a node does so by itself if its secondary has --listen";
+    Failure::new(superseded_by(record), hint)
+}
+
+/// What a node says that was primary.
+fn superseded_by(record: &Record) -> String {
+    let Record { holder, term, .. } = record;
+    format!("this node is not the primary any more: node {holder} in term {term} runs the guest")
 }
 
 /// A guest that an exception ended, with the function where that happened if the program tells.

@@ -188,3 +188,91 @@ fn a_shutdown_is_no_death() {
     );
     assert!(step(&mut protocol, 401, Input::Won).contains(&Action::Finish));
 }
+
+/// A primary whose secondary has been told that the guest is its.
+fn told() -> Protocol {
+    let mut protocol = protected();
+    let asked = step(&mut protocol, 10, Input::HandOver);
+    let Action::CompareAndSet { from, to } = asked[0] else { panic!("{asked:?}") };
+    assert_eq!(from, to, "nothing but whether the arbiter answers");
+    assert!(step(&mut protocol, 11, Input::Won).contains(&Action::Pause));
+    assert!(step(&mut protocol, 12, Input::Quiet).contains(&Action::HandOver));
+    assert_eq!(protocol.state(), State::Handing(PEER, Step::Told));
+    protocol
+}
+
+#[test]
+fn a_guest_is_handed_over_when_the_secondary_holds_all_of_its_log() {
+    let mut protocol = protected();
+    step(&mut protocol, 10, Input::HandOver);
+    step(&mut protocol, 11, Input::Won);
+    step(&mut protocol, 12, Input::Sent(7, Position(70)));
+    assert_eq!(step(&mut protocol, 13, Input::Quiet), []);
+    assert!(step(&mut protocol, 14, ack(8, 70)).contains(&Action::Acknowledge(Position(70))));
+    assert_eq!(step(&mut protocol, 14, Input::Quiet), [Action::HandOver]);
+}
+
+#[test]
+fn who_has_handed_the_guest_over_halts_when_the_arbiter_says_so() {
+    let mut protocol = told();
+    let asked = step(&mut protocol, 20, Input::LinkLost);
+    assert!(matches!(asked[..], [Action::CompareAndSet { to, .. }] if to.mode == Mode::Solo), "{asked:?}");
+    let winner = Record { term: Term(2), holder: PEER, mode: Mode::Solo, ..*protocol.record() };
+    assert_eq!(step(&mut protocol, 21, Input::Lost(winner)), [Action::Halt(winner)]);
+}
+
+#[test]
+fn a_guest_that_the_secondary_did_not_take_goes_on_when_the_arbiter_agreed() {
+    let mut protocol = told();
+    assert!(!step(&mut protocol, 20, Input::LinkLost).contains(&Action::Resume));
+    let actions = step(&mut protocol, 21, Input::Won);
+    assert!(actions.contains(&Action::Unprotect) && actions.contains(&Action::Resume), "{actions:?}");
+    assert_eq!(protocol.state(), State::Solo);
+}
+
+#[test]
+fn a_secondary_that_does_not_take_the_guest_is_given_up() {
+    let mut protocol = told();
+    for now in (100..2012).step_by(100) {
+        assert!(
+            !step(&mut protocol, now, ack(0, 0)).iter().any(|a| matches!(a, Action::CompareAndSet { .. }))
+        );
+    }
+    let actions = step(&mut protocol, 2012, ack(0, 0));
+    assert!(actions.iter().any(|action| matches!(action, Action::CompareAndSet { .. })), "{actions:?}");
+    assert_eq!(protocol.state(), State::Leaving(PEER));
+}
+
+#[test]
+fn before_the_secondary_is_told_a_switchover_can_be_taken_back() {
+    let mut protocol = protected();
+    step(&mut protocol, 10, Input::HandOver);
+    step(&mut protocol, 11, Input::Won);
+    let actions = step(&mut protocol, 12, Input::LinkLost);
+    assert!(matches!(actions[..], [Action::Resume, Action::Keep(_)]), "{actions:?}");
+    assert_eq!(protocol.state(), State::Protected(PEER, false));
+    assert_eq!(step(&mut protocol, 13, Input::Quiet), [], "a guest that went on meanwhile");
+}
+
+#[test]
+fn no_guest_stands_still_for_an_arbiter_that_is_silent() {
+    let mut protocol = protected();
+    step(&mut protocol, 10, Input::HandOver);
+    for now in (100..2010).step_by(100) {
+        step(&mut protocol, now, ack(0, 0));
+    }
+    let actions = step(&mut protocol, 2010, ack(0, 0));
+    assert!(matches!(actions[..], [.., Action::Keep(_)]), "{actions:?}");
+    assert!(!step(&mut protocol, 2500, Input::Won).contains(&Action::Pause));
+    assert_eq!(protocol.state(), State::Protected(PEER, true));
+}
+
+#[test]
+fn who_cannot_hand_its_guest_over_says_why() {
+    let mut protocol = solo();
+    assert!(matches!(step(&mut protocol, 0, Input::HandOver)[..], [Action::Keep(_)]));
+    assert_eq!(protocol.state(), State::Solo);
+    let mut protocol = protected();
+    step(&mut protocol, 10, Input::LinkLost);
+    assert!(matches!(step(&mut protocol, 11, Input::HandOver)[..], [Action::Keep(_)]));
+}
