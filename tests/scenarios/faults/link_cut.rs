@@ -80,12 +80,11 @@ fn cut(scene: &Scene, account: &mut Account, fault: impl FnOnce(&Lab, &Node, &No
         }
         Winner::Secondary => {
             account.round(silence, &lab.must_be_alone(&secondary, term + 1));
-            must_be_fenced(primary);
+            must_be_fenced(&primary);
             let [old, new] = captures.map(|capture| capture.incoming());
             must_be_silent_before(&old, &new);
             lab.mend_link();
-            let joiner = lab.secondary(&lab.primary, &lab.secondary);
-            (secondary, joiner)
+            (secondary, primary)
         }
     };
     survivor.wait_until("protected again", |status| status.protected);
@@ -95,13 +94,30 @@ fn cut(scene: &Scene, account: &mut Account, fault: impl FnOnce(&Lab, &Node, &No
     winner
 }
 
-/// A primary that has lost at the arbiter ends, and says why and what to do.
-pub(crate) fn must_be_fenced(primary: Node) {
-    let ended = primary.process.finish();
-    assert_eq!(ended.code(), Some(1), "it was fenced: {ended}");
-    for part in ["not the primary any more", "hint: join it"] {
-        assert!(ended.stdout.contains(part), "`{part}` is not what it says: {ended}");
-    }
+/// A primary that has lost at the arbiter becomes a secondary.
+pub(crate) fn must_be_fenced(primary: &Node) {
+    primary.wait_until("a secondary", |status| status.role == Role::Secondary);
+}
+
+/// One that does not know where to join says so, and ends.
+#[test]
+fn a_fenced_primary_whose_successor_does_not_listen_says_what_to_do() {
+    scenario(|scene| {
+        let lab = Lab::new(scene);
+        let primary = lab.primary(&lab.primary, KV);
+        let join = ["--join".to_owned(), format!("{}:7000", lab.primary.address)];
+        let secondary = lab.node(&lab.secondary, "secondary", &[&join]);
+        primary.wait_until("protected", |status| status.protected);
+        primary.process.pause();
+        secondary.wait_until("the primary", |status| status.role == Role::Primary);
+        primary.process.wake();
+        let ended = primary.process.finish();
+        assert_eq!(ended.code(), Some(1), "it was fenced: {ended}");
+        for part in ["not the primary any more", "hint: join it"] {
+            assert!(ended.stdout.contains(part), "`{part}` is not what it says: {ended}");
+        }
+        secondary.stop();
+    });
 }
 
 /// Whoever spoke for the guest before said its last word before the first of the other.

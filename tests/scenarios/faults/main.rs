@@ -12,6 +12,7 @@ mod output_rule;
 mod paused_primary;
 mod secondary_kills;
 mod stalled_secondary;
+mod switchover;
 mod wire;
 
 use echovisor_tests::size;

@@ -1,5 +1,5 @@
 //! The primary is stopped without being told (a host that slept, a virtual machine that was moved), and wakes up after the
-//! takeover. It may not go on.
+//! takeover. It may not go on, and joins who does.
 
 use echovisor_tests::{Account, Capture, KV, Lab, Load, Role, Scene, scenario};
 
@@ -31,13 +31,12 @@ fn pause(scene: &Scene, account: &mut Account) -> usize {
     primary.process.pause();
     secondary.wait_until("the primary", |status| status.role == Role::Primary);
     load.wait_for_replies(500);
-    let silence = load.longest_silence();
+    account.round(load.longest_silence(), &lab.must_be_alone(&secondary, term + 1));
     let woken = Capture::now();
     primary.process.wake();
-    must_be_fenced(primary);
+    must_be_fenced(&primary);
 
     load.wait_for_replies(500);
-    account.round(silence, &lab.must_be_alone(&secondary, term + 1));
     let [old, new] = captures.map(|capture| capture.incoming());
     let late: Vec<_> = old.iter().filter(|frame| frame.at >= woken).collect();
     for frame in &late {
@@ -47,10 +46,8 @@ fn pause(scene: &Scene, account: &mut Account) -> usize {
         );
     }
 
-    // Started anew it can only join.
-    let joiner = lab.secondary(&lab.primary, &lab.secondary);
     secondary.wait_until("protected", |status| status.protected);
-    assert_eq!(joiner.status().expect("a status").role, Role::Secondary);
+    assert_eq!(primary.status().expect("a status").role, Role::Secondary);
     account.clients(&load.finish());
     secondary.stop();
     late.len()
