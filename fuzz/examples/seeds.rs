@@ -105,6 +105,7 @@ fn messages() {
     for (name, line) in [
         ("control-status", br#"{"command":"status"}"#.to_vec()),
         ("control-stop", br#"{"command":"stop"}"#.to_vec()),
+        ("control-promote", br#"{"command":"promote"}"#.to_vec()),
         ("control-answer", serde_json::to_vec(&Status::new(Role::Primary)).expect("a status is JSON")),
     ] {
         seed("messages", name, &[&[5][..], &line].concat());
