@@ -178,6 +178,12 @@ impl Engine {
         }
     }
 
+    /// Whether the guest stands still for the secondary to go on with it.
+    #[must_use]
+    pub fn has_handed_over(&self) -> bool {
+        self.paused.is_some()
+    }
+
     fn is_pausing(&self) -> bool {
         matches!(self.state(), State::Handing(_, Step::Pausing))
     }

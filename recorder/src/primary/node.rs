@@ -60,6 +60,8 @@ pub enum Outcome {
         record: Record,
         /// Where the last secondary said that it will listen when it is the primary.
         successor: Option<Address>,
+        /// Whether this node has handed it over, so that the guest stood still until then.
+        handed_over: bool,
     },
 }
 
@@ -360,7 +362,8 @@ impl Node {
                 Order::Halt(record) => {
                     // Whatever it still does is nobody's.
                     self.ask(Request::Stop);
-                    self.outcome = Some(Outcome::Fenced { record, successor: self.successor.take() });
+                    let (successor, handed_over) = (self.successor.take(), self.engine.has_handed_over());
+                    self.outcome = Some(Outcome::Fenced { record, successor, handed_over });
                 }
                 Order::Finish => self.outcome = self.ending.take().map(Outcome::Ended),
             }

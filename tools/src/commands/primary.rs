@@ -141,7 +141,7 @@ async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
         node: args.node.clone(),
         controls,
     };
-    let primary = node::Primary { node, commands, program };
+    let primary = node::Primary { node, commands, program, mac: config.mac };
     station.run(Role::Primary(Box::new(primary))).await
 }
 

@@ -68,5 +68,5 @@ async fn secondary(args: &SecondaryArgs) -> Result<Exit, Failure> {
         controls,
     };
     sandbox::confine(args.sandbox.no_seccomp)?;
-    station.run(Role::Secondary(node::Secondary { join, known: None, commands })).await
+    station.run(Role::Secondary(node::Secondary { join, known: None, commands, strays: None })).await
 }

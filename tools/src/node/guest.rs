@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::{Read, stdin},
-    os::fd::AsFd,
     sync::{Arc, atomic::Ordering},
     thread,
 };
@@ -14,11 +13,7 @@ use echovisor_machine::{Machine, MachineConfig, cpu::Cpu};
 use echovisor_recorder::{
     HostClock, Journal, JournalReader, Live, Recorder, Signals, gate::Gate, port::Port, primary,
 };
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    sync::oneshot,
-    task::JoinHandle,
-};
+use tokio::sync::oneshot;
 
 use crate::{
     cli::{GuestArgs, NetArgs},
@@ -100,41 +95,6 @@ fn typed(signals: Arc<Signals>) -> flume::Receiver<Vec<u8>> {
         }
     });
     bytes
-}
-
-/// Throws away what comes in, until the result is dropped: a secondary's network must not fill with the past, nor hold
-/// anybody up.
-///
-/// # Errors
-/// If the host has no resources left for that.
-pub fn drain(port: Port) -> Result<Drain, Failure> {
-    let failed = |error: std::io::Error| {
-        Failure::new("cannot watch the network", "see whether `ulimit -n` is reached").because(error)
-    };
-    let descriptor = port.as_fd().try_clone_to_owned().map_err(failed)?;
-    // SAFETY: the descriptor is owned by what it is registered with, and stays open as long.
-    let watched = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
-    let watched = watched.map_err(|error| failed(error.into()))?;
-    let task = tokio::spawn(async move {
-        while let Ok(mut ready) = watched.readable().await {
-            // A network that is gone is noticed at the takeover.
-            match port.drain() {
-                Ok(true) => ready.clear_ready(),
-                Ok(false) => tokio::task::yield_now().await,
-                Err(_) => return,
-            }
-        }
-    });
-    Ok(Drain(task))
-}
-
-/// Ends draining when it is dropped.
-pub struct Drain(JoinHandle<()>);
-
-impl Drop for Drain {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// The frame by which switches learn where the guest's address is now: a reverse ARP request, as QEMU sends it after a

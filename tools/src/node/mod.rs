@@ -4,6 +4,7 @@ mod control;
 mod failures;
 mod guest;
 pub mod history;
+mod idle;
 mod outlet;
 pub mod report;
 mod roles;
@@ -18,7 +19,8 @@ use echovisor_recorder::Ended;
 
 pub use self::{
     control::{Controls, Reach, primary_commands, secondary_commands},
-    guest::{Drain, Launch, announcement, config, drain, launch, port, program},
+    guest::{Launch, announcement, config, launch, port, program},
+    idle::{Drain, Strays, drain},
     outlet::outlet,
     roles::{Primary, Role, Secondary, Station},
 };

@@ -22,7 +22,7 @@ use echovisor_recorder::{
 use echovisor_replayer::secondary::{self, Promotion, Settings, protocol::Timing};
 
 use super::{
-    CHECKPOINT_CADENCE, Controls, Launch, Reach, announcement, drain, ended, launch, outlet,
+    CHECKPOINT_CADENCE, Controls, Launch, Reach, Strays, announcement, drain, ended, launch, outlet,
     primary_commands, report::Takeover, secondary_commands, superseded, superseded_by,
 };
 use crate::{
@@ -67,6 +67,8 @@ pub struct Primary {
     pub commands: flume::Receiver<primary::Command>,
     /// The guest's program, if it is at hand: it names the place of a crash.
     pub program: Vec<u8>,
+    /// The address of the guest's network device.
+    pub mac: Option<[u8; 6]>,
 }
 
 /// A node that follows.
@@ -77,6 +79,8 @@ pub struct Secondary {
     pub known: Option<Record>,
     /// What is asked of it.
     pub commands: flume::Receiver<secondary::Command>,
+    /// What may still come for a guest that was here a moment ago.
+    pub strays: Option<Strays>,
 }
 
 /// What comes after a role.
@@ -111,10 +115,10 @@ impl Station {
     }
 
     /// Runs the guest until it ends, or another node has it.
-    async fn lead(&self, Primary { node, commands, program }: Primary) -> Result<Next, Failure> {
-        let (record, successor) = match node.run(commands).await? {
+    async fn lead(&self, Primary { node, commands, program, mac }: Primary) -> Result<Next, Failure> {
+        let (record, successor, handed_over) = match node.run(commands).await? {
             primary::Outcome::Ended(how) => return ended(how, &program).map(Next::End),
-            primary::Outcome::Fenced { record, successor } => (record, successor),
+            primary::Outcome::Fenced { record, successor, handed_over } => (record, successor, handed_over),
         };
         let Some(join) = successor.or_else(|| self.join.clone()) else {
             return Err(superseded(&record));
@@ -122,12 +126,13 @@ impl Station {
         tracing::warn!("{}: it joins that at {join}", superseded_by(&record));
         let (sender, commands) = secondary_commands();
         self.controls.switch(Reach::Secondary(sender));
-        Ok(Next::Role(Role::Secondary(Secondary { join, known: Some(record), commands })))
+        let strays = mac.filter(|_| handed_over).map(|guest| Strays::new(guest, self.ethernet_address()));
+        Ok(Next::Role(Role::Secondary(Secondary { join, known: Some(record), commands, strays })))
     }
 
     /// Follows the primary until it is gone, or the guest has ended.
-    async fn follow(&self, Secondary { join, known, commands }: Secondary) -> Result<Next, Failure> {
-        let idle = self.port.as_ref().map(|port| drain(port.clone())).transpose()?;
+    async fn follow(&self, Secondary { join, known, commands, strays }: Secondary) -> Result<Next, Failure> {
+        let idle = self.port.as_ref().map(|port| drain(port.clone(), strays)).transpose()?;
         let settings = Settings {
             me: self.me,
             join,
@@ -195,7 +200,13 @@ impl Station {
         let start = SegmentStart::first(record.term);
         let cluster = Some((cluster, self.fingerprint.clone()));
         let node = primary::Node::new(self.me, guest, config.to_bytes(), start, None, cluster);
-        Ok(Primary { node, commands, program: Vec::new() })
+        Ok(Primary { node, commands, program: Vec::new(), mac: config.mac })
+    }
+
+    /// An Ethernet address of this node's own: a locally administered one, of one node.
+    fn ethernet_address(&self) -> [u8; 6] {
+        let [_, _, a, b, c, d, ..] = self.me.0;
+        [0x06, 0, a, b, c, d]
     }
 }
 
