@@ -158,6 +158,9 @@ impl Engine {
 
     /// The operator wants the secondary to become the primary: ends in [`Order::Halt`], or in [`Order::Keep`].
     pub fn hand_over(&mut self, now: Duration) {
+        if self.replication.is_none() {
+            self.orders.push_back(Order::Keep("no secondary can join this node, which does not listen"));
+        }
         self.input(now, Input::HandOver);
     }
 

@@ -1,6 +1,6 @@
 //! No fault: the operator has the roles swapped, there and back again, and the clients notice a pause at most.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
 use echovisor_tests::{Account, KV, Lab, Load, Node, Role, Site, echovisor, scenario, size};
 
@@ -44,6 +44,8 @@ fn roles_swapped_there_and_back_again_cost_nothing() {
             load.wait_for_replies(500);
             account.round(load.longest_silence(), &status);
             must_be_protected(&nodes[0].0, &nodes[1].0);
+            // Whoever has given its guest up has given its machine up as well.
+            assert_eq!(nodes.each_ref().map(|(node, _)| virtual_machines(node)), [1, 1]);
         }
         account.clients(&load.finish());
         account.print();
@@ -51,6 +53,14 @@ fn roles_swapped_there_and_back_again_cost_nothing() {
         primary.stop();
         assert_eq!(secondary.process.finish().code(), Some(0), "it did not take the end for a death");
     });
+}
+
+/// How many virtual machines a node has.
+fn virtual_machines(node: &Node) -> usize {
+    let folder = node.process.folder().expect("a running process").join("fd");
+    let files = fs::read_dir(folder).expect("a running process").flatten();
+    let opened = files.filter_map(|file| fs::read_link(file.path()).ok());
+    opened.filter(|file| file.to_string_lossy().contains("kvm-vm")).count()
 }
 
 /// Both nodes say so.
@@ -87,6 +97,10 @@ fn who_cannot_switch_over_says_why() {
         alone.wait_until("up", |status| status.role == Role::Primary);
         must_refuse(&alone, "has no secondary");
 
+        let deaf = lab.unprotected(&lab.secondary, KV);
+        deaf.wait_until("up", |status| status.role == Role::Primary);
+        must_refuse(&deaf, "which does not listen");
+        deaf.stop();
         let stranger = lab.node(&lab.secondary, "secondary", &[&join_nobody()]);
         stranger.wait_until("up", |status| status.role == Role::Secondary);
         must_refuse(&stranger, "has no primary");
