@@ -1,6 +1,6 @@
 //! No fault: the operator has the roles swapped, there and back again, and the clients notice a pause at most.
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, time::Instant};
 
 use echovisor_tests::{Account, KV, Lab, Load, Node, Role, Site, echovisor, scenario, size};
 
@@ -27,6 +27,7 @@ fn roles_swapped_there_and_back_again_cost_nothing() {
         let mut nodes = [(primary, &lab.primary), (secondary, &lab.secondary)];
         // What has been said for the guest where the secondary lives.
         let mut silent = 0;
+        let mut unprotected = Vec::new();
         let load = Load::start(&lab, random.u64(..));
         let mut account = Account::of("planned switchover");
         for _ in 0..size("ECHOVISOR_SWITCHOVERS", 4) {
@@ -35,6 +36,7 @@ fn roles_swapped_there_and_back_again_cost_nothing() {
             assert_eq!(nodes[1].1.guest_frames(), silent, "two nodes speak for the guest");
             // Either of them may be asked.
             promote(&nodes[random.usize(..2)].0).expect("a switchover");
+            let switched = Instant::now();
             nodes.swap(0, 1);
             term += 1;
             let status = nodes[0].0.wait_until("the primary", |status| status.role == Role::Primary);
@@ -44,11 +46,14 @@ fn roles_swapped_there_and_back_again_cost_nothing() {
             load.wait_for_replies(500);
             account.round(load.longest_silence(), &status);
             must_be_protected(&nodes[0].0, &nodes[1].0);
+            unprotected.push(switched.elapsed());
             // Whoever has given its guest up has given its machine up as well.
             assert_eq!(nodes.each_ref().map(|(node, _)| virtual_machines(node)), [1, 1]);
         }
         account.clients(&load.finish());
         account.print();
+        unprotected.sort();
+        println!("protected again after {:?} in the median", unprotected[unprotected.len() / 2]);
         let [(primary, _), (secondary, _)] = nodes;
         primary.stop();
         assert_eq!(secondary.process.finish().code(), Some(0), "it did not take the end for a death");
