@@ -369,12 +369,32 @@ impl<C: Cpu> Machine<C> {
         self.dirty.add(&mut self.cpu, &self.memory)
     }
 
+    /// Someone will not ask any more.
+    pub fn untrack_pages(&mut self, consumer: Consumer) {
+        self.dirty.remove(consumer);
+    }
+
     /// The pages that have changed since this consumer asked last; there may be some in it that have not.
     ///
     /// # Errors
     /// If the processor does not tell what the guest has written.
-    pub fn changed_pages(&mut self, consumer: Consumer) -> Result<PageSet, CpuError> {
-        self.dirty.take(consumer, &mut self.cpu, &self.memory)
+    pub fn changed_pages(&mut self, consumer: &Consumer) -> Result<PageSet, CpuError> {
+        self.harvest()?;
+        Ok(self.harvested(consumer))
+    }
+
+    /// Reads the accounts of what has changed, for all who will ask [`Machine::harvested`]: where several ask at the same
+    /// boundary, once is enough.
+    ///
+    /// # Errors
+    /// If the processor does not tell what the guest has written.
+    pub fn harvest(&mut self) -> Result<(), CpuError> {
+        self.dirty.harvest(&mut self.cpu, &self.memory)
+    }
+
+    /// The pages that have changed from when this consumer asked last to the last [`Machine::harvest`].
+    pub fn harvested(&mut self, consumer: &Consumer) -> PageSet {
+        self.dirty.take(consumer, &self.memory)
     }
 
     /// The devices' state.

@@ -145,12 +145,12 @@ fn no_page_changes_that_is_not_on_the_account() {
         (0..machine.memory().pages()).map(read).collect()
     };
     let consumer = machine.track_pages().unwrap();
-    assert_eq!(machine.changed_pages(consumer).unwrap().len(), machine.memory().pages(), "all are new");
+    assert_eq!(machine.changed_pages(&consumer).unwrap().len(), machine.memory().pages(), "all are new");
     for step in [1, 1, 5, 40, 2] {
         let before = pages(&machine);
         let to = Position(machine.position().0 + step);
         assert!(matches!(machine.run(&mut Silence(Some(to))).unwrap(), Stop::Paused));
-        let changed = machine.changed_pages(consumer).unwrap();
+        let changed = machine.changed_pages(&consumer).unwrap();
         let after = pages(&machine);
         let differ: Vec<usize> = (0..after.len()).filter(|index| before[*index] != after[*index]).collect();
         assert_eq!(differ.len() as u64, step, "the guest writes to a page in each step");
@@ -161,7 +161,7 @@ fn no_page_changes_that_is_not_on_the_account() {
             changed.len()
         );
     }
-    assert!(machine.changed_pages(consumer).unwrap().is_empty(), "told once");
+    assert!(machine.changed_pages(&consumer).unwrap().is_empty(), "told once");
 }
 
 #[test]

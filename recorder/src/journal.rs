@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use echovisor_event::{Digest, Event, Position};
 use echovisor_log::{Batch, Mark, PushError, Record};
-use echovisor_snapshot::Image;
+
+use crate::rounds::Captured;
 
 /// How long a record may wait for others before its batch is sent, while effects wait for the log.
 pub const FLUSH_AFTER: Duration = Duration::from_millis(1);
@@ -20,11 +21,11 @@ const DEPTH: usize = 64;
 pub enum Entry {
     /// A batch. Give it back to [`JournalReader::recycle`].
     Batch(Batch, Mark),
-    /// The whole state, as it was asked for; the batches behind it begin at its position.
-    Image(Box<Image>),
     /// The guest stands still here, as it was asked with this number, behind everything written so far; and the digest of its
     /// state.
     Paused(u64, Position, Digest),
+    /// A state that was asked for. The batch before it ends with the checkpoint, those behind it begin at its position.
+    Capture(Box<Captured>),
 }
 
 /// The writing end.
@@ -179,10 +180,10 @@ impl Journal {
         }
     }
 
-    /// Hands the whole state over, behind everything written so far.
-    pub fn image(&mut self, image: Image) {
+    /// Hands a state over, behind everything written so far.
+    pub fn capture(&mut self, captured: Captured) {
         if let Some(sender) = &self.sender
-            && sender.send(Entry::Image(Box::new(image))).is_err()
+            && sender.send(Entry::Capture(Box::new(captured))).is_err()
         {
             self.sender = None;
         }

@@ -4,17 +4,25 @@
 
 mod archive;
 mod bell;
+mod cadence;
 mod clock;
 pub mod gate;
 mod journal;
 mod live;
 pub mod port;
 pub mod primary;
+mod reader;
 mod recorder;
+mod rounds;
+mod signals;
 
 pub use archive::Archive;
 pub use bell::Bell;
+pub use cadence::Cadence;
 pub use clock::HostClock;
 pub use journal::{Entry, FLUSH_AFTER, FLUSH_ALONE_AFTER, Journal, JournalReader};
-pub use live::{Live, LiveError, Signals};
+pub use live::{Live, LiveError};
+pub use reader::Reader;
 pub use recorder::{Ended, RecordError, Recorder, Request};
+pub use rounds::{Captured, Pause, Purpose};
+pub use signals::Signals;

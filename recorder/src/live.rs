@@ -3,10 +3,7 @@
 use std::{
     io,
     os::fd::AsFd,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -21,49 +18,20 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{bell::Bell, clock::HostClock, gate::Gate, journal::Journal, port::Port};
+use crate::{
+    cadence::{Cadence, Due},
+    clock::HostClock,
+    gate::Gate,
+    journal::Journal,
+    port::Port,
+    signals::Signals,
+};
 
 /// A guest that does not idle sees its clock move this often, where it makes exits at all.
 const BUSY_TICK: Duration = Duration::from_millis(10);
 
 /// Longest wait in one system call; the conversions to its argument are safe up to here.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
-
-/// What other threads tell the guest's thread; ring the bell after changing something.
-pub struct Signals {
-    /// Wakes the guest's thread.
-    pub bell: Bell,
-    /// Somebody wants the machine at a boundary.
-    pub pause: AtomicBool,
-    /// The secondary is behind: the guest waits.
-    pub throttle: AtomicBool,
-    /// The guest is not to start before it is protected.
-    pub hold: AtomicBool,
-    /// The position where the machine stands, for `status`.
-    pub position: AtomicU64,
-    /// Frame bytes that the guest has received.
-    pub received: AtomicU64,
-    /// How long the guest has run, without its sleep, nanoseconds.
-    pub busy: AtomicU64,
-}
-
-impl Signals {
-    /// Nothing is wanted.
-    ///
-    /// # Errors
-    /// If the process has no file descriptor left.
-    pub fn new() -> io::Result<Signals> {
-        Ok(Signals {
-            bell: Bell::new()?,
-            pause: AtomicBool::new(false),
-            throttle: AtomicBool::new(false),
-            hold: AtomicBool::new(false),
-            position: AtomicU64::new(0),
-            received: AtomicU64::new(0),
-            busy: AtomicU64::new(0),
-        })
-    }
-}
 
 /// Why the live world has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -87,13 +55,15 @@ pub struct Live {
     journal: Journal,
     signals: Arc<Signals>,
     clock: HostClock,
-    /// Positions between checkpoints; `None` for none.
-    cadence: Option<u64>,
-    checkpoint_at: Position,
+    /// `None` for no checkpoints.
+    cadence: Option<Cadence>,
+    due: Due,
     /// What has been done at the position where the machine stands.
     here: Progress,
     /// When the guest was entered last.
     entered: Option<Instant>,
+    /// Since when the machine is to pause.
+    pausing: Option<Instant>,
     /// The start of the guest: what it is told before its first instruction.
     greeting: Option<Greeting>,
     buffer: Box<[u8; FRAME_MAX]>,
@@ -120,7 +90,7 @@ enum Greeting {
 }
 
 impl Live {
-    /// The world of a guest on this host. `cadence`: positions between checkpoints.
+    /// The world of a guest on this host, with checkpoints at a `cadence`.
     #[must_use]
     pub fn new(
         port: Option<Port>,
@@ -128,8 +98,9 @@ impl Live {
         journal: Journal,
         signals: Arc<Signals>,
         clock: HostClock,
-        cadence: Option<u64>,
+        cadence: Option<Cadence>,
     ) -> Live {
+        let due = Due::after(cadence, Position::BOOT, 0);
         Live {
             port,
             console: None,
@@ -138,9 +109,10 @@ impl Live {
             signals,
             clock,
             cadence,
-            checkpoint_at: Position(cadence.unwrap_or(u64::MAX)),
+            due,
             here: Progress::default(),
             entered: None,
+            pausing: None,
             greeting: None,
             buffer: Box::new([0; FRAME_MAX]),
             typed: Vec::new(),
@@ -181,12 +153,33 @@ impl Live {
     /// Whether a checkpoint is due at `position`.
     #[must_use]
     pub fn checkpoint_due(&self, position: Position) -> bool {
-        self.journal.is_open() && position >= self.checkpoint_at
+        let due = match self.due {
+            Due::Never => false,
+            Due::At(due) => position >= due,
+            Due::Busy(due) => self.signals.busy.load(Ordering::Relaxed) >= due,
+        };
+        due && self.journal.is_open()
     }
 
-    /// The next checkpoint is due a cadence behind `position`.
+    /// Whether a checkpoint is to be made at the position where it is due, and not when it costs the guest least.
+    #[must_use]
+    pub(crate) fn checkpoints_at_once(&self) -> bool {
+        matches!(self.cadence, Some(Cadence::Positions(_)))
+    }
+
+    /// A checkpoint is being prepared: none is due before that is [done](Live::checkpoint_done).
+    pub(crate) fn checkpoint_begun(&mut self) {
+        self.due = Due::Never;
+    }
+
+    /// The next checkpoint is due a cadence behind `position`, where the last one was made.
     pub fn checkpoint_done(&mut self, position: Position) {
-        self.checkpoint_at = Position(position.0.saturating_add(self.cadence.unwrap_or(u64::MAX)));
+        self.due = Due::after(self.cadence, position, self.signals.busy.load(Ordering::Relaxed));
+    }
+
+    /// How long the machine took to pause: to complete an instruction.
+    pub(crate) fn paused(&mut self) -> Duration {
+        self.pausing.take().map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Hands over what the journal holds.
@@ -361,7 +354,11 @@ impl Live {
             }
             let _ = self.sleep(false, Duration::from_millis(100));
         }
-        self.signals.pause.load(Ordering::Acquire) || self.checkpoint_due(here.position)
+        let wanted = self.signals.pause.load(Ordering::Acquire) || self.checkpoint_due(here.position);
+        if wanted {
+            self.pausing.get_or_insert_with(Instant::now);
+        }
+        wanted
     }
 }
 

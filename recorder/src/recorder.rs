@@ -1,28 +1,32 @@
 //! The primary's guest thread: runs the machine in the live world and does what is due at its boundaries.
 
-use std::{collections::VecDeque, sync::atomic::Ordering};
+use std::{
+    collections::VecDeque,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use echovisor_event::{Digest, Position};
 use echovisor_log::Record;
-use echovisor_machine::{
-    Machine, RunError, Stop,
-    boot::Crash,
-    cpu::{Cpu, CpuError},
-};
-use echovisor_snapshot::{Image, RunningDigest};
+use echovisor_machine::{Consumer, Machine, RunError, Stop, boot::Crash, cpu::Cpu};
+use echovisor_snapshot::RunningDigest;
 
-use crate::live::{Live, LiveError};
+use crate::{
+    live::{Live, LiveError},
+    reader::Reader,
+    rounds::{Finished, Pause, Purpose, Round},
+};
 
 /// What is asked of the guest's thread. Send it, then ring with [`Signals::pause`](crate::Signals::pause) set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Hand the whole state to the journal, for a secondary that joins.
-    Image,
+    /// Hand the state to the journal, at a checkpoint that is made for it. Captures come in the order of their requests.
+    Capture(Purpose),
     /// Stand still behind a checkpoint, until [`Request::Resume`], and tell the journal with this number.
     Pause(u64),
     /// Go on.
     Resume,
-    /// End the log here, on purpose.
+    /// End the log here, on purpose. Captures that were asked for before are made here.
     Stop,
 }
 
@@ -47,14 +51,36 @@ pub struct Recorder<C> {
     requests: flume::Receiver<Request>,
     /// What was asked for while the guest stood still.
     deferred: VecDeque<Request>,
-    /// From the first checkpoint on: account of the pages that change is not kept for nobody.
+    reader: Reader,
+    /// From the first checkpoint on: account of the pages that change is not kept for nobody. The reader has it while
+    /// `reading`.
     digest: Option<RunningDigest>,
+    reading: bool,
+    /// Captures that are asked for.
+    wanted: VecDeque<Purpose>,
+    /// Knows what has changed since the last snapshot.
+    keeper: Option<Consumer>,
 }
 
 impl<C: Cpu> Recorder<C> {
     /// Runs `machine` in `live`, with requests from other threads.
-    pub fn new(machine: Machine<C>, live: Live, requests: flume::Receiver<Request>) -> Recorder<C> {
-        Recorder { machine, live, requests, deferred: VecDeque::new(), digest: None }
+    pub fn new(
+        machine: Machine<C>,
+        live: Live,
+        requests: flume::Receiver<Request>,
+        reader: Reader,
+    ) -> Recorder<C> {
+        Recorder {
+            machine,
+            live,
+            requests,
+            deferred: VecDeque::new(),
+            reader,
+            digest: None,
+            reading: false,
+            wanted: VecDeque::new(),
+            keeper: None,
+        }
     }
 
     /// Runs the guest until it ends. What the journal holds is handed over then.
@@ -86,14 +112,12 @@ impl<C: Cpu> Recorder<C> {
 
     /// Does what is due; whether that ends the run.
     fn boundary(&mut self) -> Result<bool, RecordError> {
-        let at = self.machine.position();
-        if self.live.checkpoint_due(at) {
-            self.checkpoint()?;
-        }
+        let begun = Instant::now();
+        let complete = self.live.paused();
         self.live.signals().pause.store(false, Ordering::Release);
         while let Some(request) = self.deferred.pop_front().or_else(|| self.requests.try_recv().ok()) {
             match request {
-                Request::Image => self.image()?,
+                Request::Capture(purpose) => self.wanted.push_back(purpose),
                 Request::Pause(number) => {
                     if self.stand_still(number)? {
                         return Ok(true);
@@ -101,19 +125,22 @@ impl<C: Cpu> Recorder<C> {
                 }
                 // What it ends is over.
                 Request::Resume => {}
-                Request::Stop => {
-                    self.checkpoint()?;
-                    self.write(at, Record::Stop)?;
-                    return Ok(true);
-                }
+                Request::Stop => return self.stop().map(|()| true),
             }
         }
+        if let Some(round) = self.reader.done() {
+            self.go_on(round, complete)?;
+        }
+        if !self.reading {
+            self.begin()?;
+        }
+        self.live.signals().paused(complete + begun.elapsed());
         Ok(false)
     }
 
     /// Waits until the guest may go on. Whether the node is gone instead: then nobody wants anything of the guest any more.
     fn stand_still(&mut self, number: u64) -> Result<bool, RecordError> {
-        if let Some(digest) = self.checkpoint()? {
+        if let Some(digest) = self.checkpoint_here()? {
             self.live.journal().paused(number, self.machine.position(), digest);
         }
         loop {
@@ -126,37 +153,110 @@ impl<C: Cpu> Recorder<C> {
         }
     }
 
+    /// Begins what is due, unless nobody reads the log any more.
+    fn begin(&mut self) -> Result<(), RecordError> {
+        let at = self.machine.position();
+        let due = self.live.checkpoint_due(at);
+        if !self.live.journal().is_open() {
+            self.wanted.clear();
+        } else if due && self.live.checkpoints_at_once() && self.wanted.is_empty() {
+            self.checkpoint_here()?;
+        } else if due || !self.wanted.is_empty() {
+            let round = self.round()?;
+            self.reader.run(round);
+            self.reading = true;
+            self.live.checkpoint_begun();
+        }
+        Ok(())
+    }
+
+    /// What leads to the next checkpoint, and to the next capture that is asked for.
+    fn round(&mut self) -> Result<Round, RecordError> {
+        let purpose = self.wanted.pop_front();
+        Ok(Round::begin(&mut self.machine, self.digest.take(), purpose, &mut self.keeper)?)
+    }
+
+    /// A round is done: is another one of use?
+    fn go_on(&mut self, mut round: Round, complete: Duration) -> Result<(), RecordError> {
+        let mut pause = Pause { complete, ..Pause::default() };
+        if round.is_near(&mut self.machine, &mut pause)? {
+            self.reading = false;
+            self.finish(round, pause)?;
+        } else {
+            self.reader.run(round);
+        }
+        Ok(())
+    }
+
+    /// Ends a round that is done, with a checkpoint here.
+    fn finish(&mut self, round: Round, pause: Pause) -> Result<Option<Digest>, RecordError> {
+        let finished = round.finish(&mut self.machine, pause)?;
+        let Finished { digest, state_digest, captured, keeper } = finished;
+        self.digest = Some(digest);
+        if keeper.is_some() {
+            self.keeper = keeper;
+        }
+        let written = self.write_checkpoint(state_digest)?;
+        if let Some(captured) = captured {
+            self.live.journal().capture(captured);
+        }
+        Ok(written)
+    }
+
+    /// Ends a round that is done, however much it lacks.
+    fn finish_here(&mut self, mut round: Round) -> Result<Option<Digest>, RecordError> {
+        let mut pause = Pause::default();
+        round.is_near(&mut self.machine, &mut pause)?;
+        self.finish(round, pause)
+    }
+
+    /// The run ends here. Everything that was asked for before is done here, too.
+    fn stop(&mut self) -> Result<(), RecordError> {
+        if self.reading || self.wanted.is_empty() {
+            self.checkpoint_here()?;
+        }
+        while self.live.journal().is_open() && !self.wanted.is_empty() {
+            let mut round = self.round()?;
+            round.run();
+            self.finish_here(round)?;
+        }
+        self.write(self.machine.position(), Record::Stop)
+    }
+
     /// The guest has ended by itself: its last state is a checkpoint.
     fn end(&mut self) -> Result<(), RecordError> {
         self.machine.settle()?;
-        self.checkpoint()?;
+        self.checkpoint_here()?;
         Ok(())
     }
 
-    /// The state's digest, if there is a log for it.
-    fn checkpoint(&mut self) -> Result<Option<Digest>, RecordError> {
+    /// Makes a checkpoint at this position: the one that is being prepared, or a new one. The state's digest, if there is a
+    /// log for it.
+    fn checkpoint_here(&mut self) -> Result<Option<Digest>, RecordError> {
+        if std::mem::take(&mut self.reading) {
+            let round = self.reader.wait();
+            return self.finish_here(round);
+        }
+        if !self.live.journal().is_open() {
+            return Ok(None);
+        }
+        let running = match &mut self.digest {
+            Some(running) => running,
+            none => none.insert(RunningDigest::new(&mut self.machine)?),
+        };
+        let digest = running.take(&mut self.machine)?;
+        self.write_checkpoint(digest)
+    }
+
+    fn write_checkpoint(&mut self, digest: Digest) -> Result<Option<Digest>, RecordError> {
         let at = self.machine.position();
-        let mut taken = None;
-        if self.live.journal().is_open() {
-            let running = match &mut self.digest {
-                Some(running) => running,
-                none => none.insert(RunningDigest::new(&mut self.machine)?),
-            };
-            let digest = running.take(&mut self.machine)?;
+        self.live.checkpoint_done(at);
+        let is_open = self.live.journal().is_open();
+        if is_open {
             self.live.journal().arrived(at, self.machine.trail().0);
             self.write(at, Record::Checkpoint(digest))?;
-            taken = Some(digest);
         }
-        self.live.checkpoint_done(at);
-        Ok(taken)
-    }
-
-    /// Hands the state over; the log behind it begins with what happens next.
-    fn image(&mut self) -> Result<(), CpuError> {
-        let image = Image::capture(self.machine.memory(), self.machine.save()?);
-        self.live.flush();
-        self.live.journal().image(image);
-        Ok(())
+        Ok(is_open.then_some(digest))
     }
 
     fn write(&mut self, at: Position, record: Record<'_>) -> Result<(), RecordError> {

@@ -25,7 +25,7 @@ use echovisor_machine::{
     devices::DevicesConfig,
 };
 use echovisor_recorder::{
-    Ended, Entry, HostClock, Journal, JournalReader, Live, Recorder, Request, Signals,
+    Cadence, Ended, Entry, HostClock, Journal, JournalReader, Live, Reader, Recorder, Request, Signals,
     gate::{Gate, Outlet},
     port::Port,
 };
@@ -51,7 +51,7 @@ impl Outlet for Sink {
     }
 }
 
-fn bench(port: Option<Port>, cadence: Option<u64>) -> Bench {
+fn bench(port: Option<Port>, cadence: Option<Cadence>) -> Bench {
     let (sink, effects) = flume::unbounded();
     let gate = Arc::new(Gate::new(Box::new(Sink(sink))));
     let (journal, reader) = Journal::new();
@@ -214,7 +214,7 @@ fn a_guest_that_sleeps_can_be_paused() {
 
 #[test]
 fn checkpoints_come_at_their_cadence() {
-    let mut bench = bench(None, Some(100));
+    let mut bench = bench(None, Some(Cadence::Positions(100)));
     assert!(matches!(bench.live.next(&here(99, None)).unwrap(), Next::Enter));
     assert!(matches!(bench.live.next(&here(100, None)).unwrap(), Next::Pause));
     bench.live.checkpoint_done(Position(100));
@@ -286,7 +286,8 @@ fn a_guest_that_was_given_input_does_not_sleep_on_in_another_world() {
     assert!(matches!(stop, Stop::Paused));
     let Bench { live, signals, effects, .. } = bench(None, None);
     let (requests, asked) = flume::bounded(1);
-    let guest = thread::spawn(move || Recorder::new(machine, live, asked).run());
+    let reader = Reader::start(signals.clone()).unwrap();
+    let guest = thread::spawn(move || Recorder::new(machine, live, asked, reader).run());
     // Nothing else comes in that could wake it.
     assert_eq!(effects.recv_timeout(Duration::from_secs(60)).unwrap(), [3; 60]);
     requests.send(Request::Stop).unwrap();
@@ -297,9 +298,10 @@ fn a_guest_that_was_given_input_does_not_sleep_on_in_another_world() {
 
 #[test]
 fn a_guest_that_ends_itself_leaves_a_whole_log() {
-    let Bench { live, reader, effects, .. } = bench(None, Some(4));
+    let Bench { live, reader, signals, effects, .. } = bench(None, Some(Cadence::Positions(4)));
     let (_requests, asked) = flume::bounded(1);
-    let mut recorder = Recorder::new(boot(&powers_off(6, 3)), live.greet([9; 32]), asked);
+    let pages = Reader::start(signals).unwrap();
+    let mut recorder = Recorder::new(boot(&powers_off(6, 3)), live.greet([9; 32]), asked, pages);
     assert!(matches!(recorder.run(), Ok(Ended::PoweredOff(3))));
     drop(recorder);
     assert_eq!(effects.try_iter().last(), Some(3_u32.to_le_bytes().to_vec()));

@@ -37,15 +37,24 @@ impl PageDigests {
         PageDigests::from_leaves(vec![hash(&[0; PAGE_SIZE]); pages])
     }
 
-    /// Reads the pages of `memory` that have `changed`, and brings what depends on them up to date. The guest must not run
-    /// meanwhile.
+    /// Reads the pages of `memory` that have `changed`, and brings what depends on them up to date. If the guest runs meanwhile,
+    /// the pages that it writes must be read again.
     pub fn update(&mut self, memory: &Memory, changed: &PageSet) {
+        self.update_with(changed, |index, page| memory.read_page(index, page));
+    }
+
+    /// As [`PageDigests::update`], from wherever `read` has the pages.
+    pub(crate) fn update_with(
+        &mut self,
+        changed: &PageSet,
+        mut read: impl FnMut(usize, &mut [u8; PAGE_SIZE]),
+    ) {
         let zero = hash(&[0; PAGE_SIZE]);
         let mut page = [0; PAGE_SIZE];
         // The nodes above the changed ones, rising and each once.
         let mut parents = Vec::new();
         for index in changed.iter() {
-            memory.read_page(index, &mut page);
+            read(index, &mut page);
             // Most pages of most guests are zero, and comparing is faster than hashing.
             let digest = if is_zero(&page) { zero } else { hash(&page) };
             if self.levels[0][index] != digest {

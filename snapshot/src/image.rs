@@ -13,6 +13,7 @@ use echovisor_machine::{
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::{
+    capture::Capture,
     digest::{is_zero, state_digest},
     store::StoreError,
 };
@@ -114,6 +115,24 @@ impl Image {
         }
         let digest = state_digest(memory, &state);
         Image { state, memory_size: memory.size(), digest, numbers, pages }
+    }
+
+    /// The image of a state that was captured.
+    ///
+    /// # Panics
+    /// If the capture is not complete.
+    #[must_use]
+    pub fn of(capture: &Capture) -> Image {
+        assert!(capture.is_complete(), "an image is all of a state");
+        let (mut numbers, mut pages) = (Vec::new(), Vec::new());
+        let mut page = [0; PAGE_SIZE];
+        for index in capture.pages().iter() {
+            capture.read_page(index, &mut page);
+            numbers.push(index as u32);
+            pages.extend_from_slice(&page);
+        }
+        let (state, digest) = (capture.state().clone(), capture.digest());
+        Image { state, memory_size: capture.memory_size(), digest, numbers, pages }
     }
 
     /// Where the state was taken.

@@ -1,13 +1,16 @@
 //! A guest's state at a position: its digest, and its image.
 //!
-//! The digest proves that two machines hold the same state without sending it; the image carries the state to a machine
-//! that lacks it.
+//! The digest proves that two machines hold the same state without sending it; a capture is the state apart from the machine,
+//! which runs on; the image carries the state to a machine that lacks it.
 
+mod capture;
+mod contents;
 mod digest;
 mod image;
 mod running;
 pub mod store;
 
+pub use capture::{Capture, Precopy};
 pub use digest::{PageDigests, state_digest};
 pub use image::{IMAGE_VERSION, Image, ImageError, RestoreError};
 pub use running::RunningDigest;

@@ -2,7 +2,7 @@
 
 use echovisor_event::Digest;
 use echovisor_machine::{
-    Consumer, Machine,
+    Consumer, Machine, MachineState, Memory, PageSet,
     cpu::{Cpu, CpuError},
 };
 
@@ -15,6 +15,10 @@ const SCRUB: usize = 64;
 ///
 /// A page that changed on nobody's account, such as by a fault of the host's memory, would stay unseen. So each digest also
 /// reads a part of all the others, and the machine that differs from its peer is noticed within 64 digests.
+///
+/// Either [`RunningDigest::take`] does all of that at once; or [`RunningDigest::begin`], and as often as one likes
+/// [`RunningDigest::rehash`] and [`RunningDigest::changed`], do most of it while the guest runs, and [`RunningDigest::finish`]
+/// the rest while it stands.
 #[derive(Debug)]
 pub struct RunningDigest {
     pages: PageDigests,
@@ -39,13 +43,41 @@ impl RunningDigest {
     /// # Errors
     /// If the processor does not tell its state or what the guest has written.
     pub fn take<C: Cpu>(&mut self, machine: &mut Machine<C>) -> Result<Digest, CpuError> {
-        let mut changed = machine.changed_pages(self.consumer)?;
-        let memory = machine.memory();
-        let part = memory.pages().div_ceil(SCRUB);
+        machine.harvest()?;
+        let changed = self.begin(machine);
+        self.rehash(machine.memory(), &changed);
+        Ok(self.finish(&machine.save()?))
+    }
+
+    /// Begins a digest: the pages that must be read for it, as far as they were [harvested](Machine::harvest).
+    pub fn begin<C: Cpu>(&mut self, machine: &mut Machine<C>) -> PageSet {
+        let mut changed = self.changed(machine);
+        let pages = machine.memory().pages();
+        let part = pages.div_ceil(SCRUB);
         let first = self.round % SCRUB * part;
-        (first..first + part).take_while(|page| *page < memory.pages()).for_each(|page| changed.insert(page));
+        (first..first + part).take_while(|page| *page < pages).for_each(|page| changed.insert(page));
         self.round += 1;
-        self.pages.update(memory, &changed);
-        Ok(combine(self.pages.root(), &machine.save()?))
+        changed
+    }
+
+    /// The pages that have changed since this or [`RunningDigest::begin`] was asked last, as far as they were harvested.
+    pub fn changed<C: Cpu>(&mut self, machine: &mut Machine<C>) -> PageSet {
+        machine.harvested(&self.consumer)
+    }
+
+    /// Reads pages. If the guest runs meanwhile, those that it writes are asked for by the next [`RunningDigest::changed`].
+    pub fn rehash(&mut self, memory: &Memory, pages: &PageSet) {
+        self.pages.update(memory, pages);
+    }
+
+    /// The digest of the machine in this state, which has stood still since the pages were read that were the last to change.
+    #[must_use]
+    pub fn finish(&self, state: &MachineState) -> Digest {
+        combine(self.pages.root(), state)
+    }
+
+    /// Ends the account of what changes.
+    pub fn end<C: Cpu>(self, machine: &mut Machine<C>) {
+        machine.untrack_pages(self.consumer);
     }
 }

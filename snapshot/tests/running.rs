@@ -1,13 +1,15 @@
 //! The digest that is kept up to date is the digest of the whole state.
 
 mod state;
+mod writer;
 
 use echovisor_event::limits::{MEMORY_MIN, PAGE_SIZE};
-use echovisor_machine::{Machine, Memory, cpu::scripted::ScriptedCpu};
+use echovisor_machine::{Machine, Memory, PageSet, cpu::scripted::ScriptedCpu};
 use echovisor_snapshot::{RunningDigest, state_digest};
 use proptest::prelude::*;
 use state::{DEVICES, memory};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use writer::{Writer, change, changes};
 
 /// Digests in which the scrub reads every page.
 const ROUND: usize = 64;
@@ -45,6 +47,55 @@ proptest! {
         }
     }
 
+    /// Whether all at once or in rounds while the guest writes, and whoever else asks in between.
+    #[test]
+    fn rounds_and_other_consumers_change_nothing(
+        steps in prop::collection::vec((0_u8..4, changes(), changes()), 1..12),
+    ) {
+        let (mut machine, written) = Writer::machine();
+        let mut running = RunningDigest::new(&mut machine).unwrap();
+        let mut others = Vec::new();
+        for (step, first, second) in steps {
+            let digest = match step {
+                0 => {
+                    first.iter().chain(&second).for_each(|at| change(&machine, &written, *at));
+                    running.take(&mut machine).unwrap()
+                }
+                1 => {
+                    first.iter().for_each(|at| change(&machine, &written, *at));
+                    machine.harvest().unwrap();
+                    let stale = running.begin(&mut machine);
+                    second.iter().for_each(|at| change(&machine, &written, *at));
+                    running.rehash(machine.memory(), &stale);
+                    first.iter().rev().for_each(|at| change(&machine, &written, *at));
+                    machine.harvest().unwrap();
+                    let stale = running.changed(&mut machine);
+                    running.rehash(machine.memory(), &stale);
+                    running.finish(&machine.save().unwrap())
+                }
+                2 => {
+                    others.push((machine.track_pages().unwrap(), PageSet::all(machine.memory().pages())));
+                    continue;
+                }
+                _ => {
+                    for (consumer, expected) in &mut others {
+                        let told = machine.changed_pages(consumer).unwrap();
+                        prop_assert!(expected.iter().all(|page| told.contains(page)));
+                        *expected = PageSet::none(machine.memory().pages());
+                    }
+                    if !others.is_empty() {
+                        machine.untrack_pages(others.swap_remove(0).0);
+                    }
+                    continue;
+                }
+            };
+            for (_, expected) in &mut others {
+                first.iter().chain(&second).for_each(|(_, address, _)| expected.insert(*address as usize / PAGE_SIZE));
+            }
+            prop_assert_eq!(digest, state_digest(machine.memory(), &machine.save().unwrap()));
+        }
+    }
+
     #[test]
     fn what_changed_on_nobodys_account_is_found_within_a_round(address in 0..MEMORY_MIN, before in 0..ROUND) {
         let mut machine = machine(memory());
@@ -63,13 +114,13 @@ fn everyone_who_asks_is_told_of_every_change() {
     let mut machine = machine(memory());
     let (one, other) = (machine.track_pages().unwrap(), machine.track_pages().unwrap());
     let changed =
-        |machine: &mut Machine<_>, who| machine.changed_pages(who).unwrap().iter().collect::<Vec<_>>();
-    assert_eq!(changed(&mut machine, one).len(), MEMORY_MIN as usize / PAGE_SIZE, "all are new");
+        |machine: &mut Machine<_>, who: &_| machine.changed_pages(who).unwrap().iter().collect::<Vec<_>>();
+    assert_eq!(changed(&mut machine, &one).len(), MEMORY_MIN as usize / PAGE_SIZE, "all are new");
     write(&machine, (PAGE_SIZE as u64 * 7, 1));
-    assert_eq!(changed(&mut machine, one), [7]);
+    assert_eq!(changed(&mut machine, &one), [7]);
     write(&machine, (PAGE_SIZE as u64 * 9 - 1, 1));
-    assert_eq!(changed(&mut machine, one), [8]);
-    assert_eq!(changed(&mut machine, one), [0; 0]);
-    assert_eq!(changed(&mut machine, other).len(), MEMORY_MIN as usize / PAGE_SIZE);
-    assert_eq!(changed(&mut machine, other), [0; 0]);
+    assert_eq!(changed(&mut machine, &one), [8]);
+    assert_eq!(changed(&mut machine, &one), [0; 0]);
+    assert_eq!(changed(&mut machine, &other).len(), MEMORY_MIN as usize / PAGE_SIZE);
+    assert_eq!(changed(&mut machine, &other), [0; 0]);
 }

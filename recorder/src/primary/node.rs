@@ -16,7 +16,7 @@ use echovisor_log::{
     },
     store::StoreError,
 };
-use echovisor_snapshot::Image;
+use echovisor_snapshot::{Capture, Image};
 use tokio::sync::oneshot;
 
 use super::{
@@ -25,7 +25,10 @@ use super::{
     engine::{Engine, Order, Promise, Ticket},
     status::Status,
 };
-use crate::{Ended, Entry, JournalReader, RecordError, Request, Signals, archive::Archive, gate::Gate};
+use crate::{
+    Captured, Ended, Entry, JournalReader, Purpose, RecordError, Request, Signals, archive::Archive,
+    gate::Gate,
+};
 
 /// How long saying goodbye, or why not, may take.
 const COURTESY: Duration = Duration::from_secs(1);
@@ -270,8 +273,8 @@ impl Node {
             }
             Event::Flushed => {}
             Event::Entry(Entry::Batch(batch, mark)) => self.batch(now, batch, mark)?,
-            Event::Entry(Entry::Image(image)) => self.image(image)?,
             Event::Entry(Entry::Paused(number, at, digest)) => self.engine.paused(now, number, at, digest),
+            Event::Entry(Entry::Capture(captured)) => self.captured(*captured)?,
             Event::Image(ticket, bytes) => self.engine.send_image(now, ticket, &bytes),
             Event::JournalEnded => self.journal_ended = true,
             Event::GuestEnded(ended) => self.ending = Some(ended.ok_or(NodeError::GuestDied)??),
@@ -322,16 +325,25 @@ impl Node {
         Ok(())
     }
 
+    /// The state that was asked for.
+    fn captured(&mut self, Captured { purpose, capture, .. }: Captured) -> Result<(), NodeError> {
+        match purpose {
+            Purpose::Join => self.join(capture),
+            // Nobody keeps snapshots yet.
+            Purpose::Snapshot => Ok(()),
+        }
+    }
+
     /// The state that a joining secondary is to be given.
-    fn image(&mut self, image: Box<Image>) -> Result<(), NodeError> {
-        let Some(Promise { start, ticket }) = self.engine.image(image.position(), image.digest) else {
+    fn join(&mut self, capture: Capture) -> Result<(), NodeError> {
+        let Some(Promise { start, ticket }) = self.engine.image(capture.position(), capture.digest()) else {
             return Ok(());
         };
         // Compressing all of RAM takes its time, and the heartbeats must go on.
         let images = self.images.0.clone();
         tokio::task::spawn_blocking(move || {
             // Nobody to take it means that the node is ending.
-            let _ = images.send((ticket, image.to_bytes()));
+            let _ = images.send((ticket, Image::of(&capture).to_bytes()));
         });
         if let Some(archive) = &self.archive
             && archive.begin(start).is_err()
@@ -346,7 +358,7 @@ impl Node {
         while let Some(order) = self.engine.order() {
             let signals = &self.guest.signals;
             match order {
-                Order::TakeImage => self.ask(Request::Image),
+                Order::TakeImage => self.ask(Request::Capture(Purpose::Join)),
                 Order::Ask(question) => self.ask_arbiter(question),
                 Order::Start => {
                     signals.hold.store(false, Ordering::Release);

@@ -27,7 +27,7 @@ use echovisor_machine::{
     },
 };
 use echovisor_recorder::{
-    HostClock, Journal,
+    Cadence, HostClock, Journal,
     gate::{Gate, Outlet},
     port::Port,
     primary::{self, Cluster},
@@ -110,7 +110,7 @@ impl Lab {
             journal: Journal::new(),
             clock,
             seed,
-            cadence: Some(CADENCE),
+            cadence: Some(Cadence::Positions(CADENCE)),
             held: false,
             stdin: false,
         });

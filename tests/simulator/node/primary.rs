@@ -16,6 +16,7 @@ use echovisor_recorder::{
     gate::Gate,
     primary::{Engine, Order, Promise, Ticket},
 };
+use echovisor_snapshot::Image;
 
 use super::{Step, Want, world::LiveGuest};
 use crate::{
@@ -161,10 +162,12 @@ impl Primary {
                     self.journal.recycle(batch);
                 }
                 Entry::Paused(number, at, digest) => self.engine.paused(local, number, at, digest),
-                Entry::Image(image) => {
-                    if let Some(Promise { ticket, .. }) = self.engine.image(image.position(), image.digest) {
+                Entry::Capture(captured) => {
+                    let capture = &captured.capture;
+                    let promise = self.engine.image(capture.position(), capture.digest());
+                    if let Some(Promise { ticket, .. }) = promise {
                         let ready = step.now + step.rng.u64(MILLISECOND..300 * MILLISECOND);
-                        self.images.push_back((ready, ticket, image.to_bytes()));
+                        self.images.push_back((ready, ticket, Image::of(capture).to_bytes()));
                     }
                 }
             }

@@ -5,8 +5,8 @@ use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 use echovisor_event::{Digest, Effect, Event, Nanos, Position};
 use echovisor_log::Record;
 use echovisor_machine::{Effects, Here, Machine, Next, Stop, World, cpu::scripted::ScriptedCpu};
-use echovisor_recorder::{Journal, gate::Gate};
-use echovisor_snapshot::{Image, state_digest};
+use echovisor_recorder::{Captured, Journal, Purpose, gate::Gate};
+use echovisor_snapshot::{Capture, state_digest};
 use fastrand::Rng;
 
 use crate::{
@@ -153,9 +153,10 @@ impl LiveGuest {
         }
         if std::mem::take(&mut self.image_wanted) {
             let state = self.machine.save().expect("a boundary");
-            let image = Image::capture(self.machine.memory(), state);
+            let capture = Capture::whole(self.machine.memory(), state);
             self.world.flush();
-            self.world.journal.image(image);
+            let (purpose, pause) = (Purpose::Join, Default::default());
+            self.world.journal.capture(Captured { purpose, capture, pause });
         }
         if let Some(Pause::Begin(number)) = self.pauses.pop_front() {
             let digest = self.checkpoint();

@@ -11,7 +11,8 @@ use echovisor_event::Digest;
 use echovisor_guests::Guest;
 use echovisor_machine::{Machine, MachineConfig, cpu::Cpu};
 use echovisor_recorder::{
-    HostClock, Journal, JournalReader, Live, Recorder, Signals, gate::Gate, port::Port, primary,
+    Cadence, HostClock, Journal, JournalReader, Live, Reader, Recorder, Signals, gate::Gate, port::Port,
+    primary,
 };
 use tokio::sync::oneshot;
 
@@ -125,8 +126,8 @@ pub struct Launch<C> {
     pub clock: HostClock,
     /// Entropy for a guest that boots; `None` for one that goes on.
     pub seed: Option<[u8; 32]>,
-    /// Positions between checkpoints.
-    pub cadence: Option<u64>,
+    /// How often there are checkpoints.
+    pub cadence: Option<Cadence>,
     /// Whether the guest waits until it is protected.
     pub held: bool,
     /// Whether stdin is the guest's console.
@@ -144,7 +145,7 @@ pub fn launch<C: Cpu + Send + 'static>(launch: Launch<C>) -> Result<primary::Gue
     };
     let signals = Arc::new(Signals::new().map_err(exhausted)?);
     signals.hold.store(launch.held, Ordering::Release);
-    let (journal, reader) = launch.journal;
+    let (journal, log) = launch.journal;
     let (gate, clock) = (launch.gate, launch.clock);
     let mut live = Live::new(launch.port, gate.clone(), journal, signals.clone(), clock, launch.cadence);
     if let Some(seed) = launch.seed {
@@ -153,6 +154,7 @@ pub fn launch<C: Cpu + Send + 'static>(launch: Launch<C>) -> Result<primary::Gue
     if launch.stdin {
         live = live.console(typed(signals.clone()));
     }
+    let reader = Reader::start(signals.clone()).map_err(exhausted)?;
     let (requests, asked) = flume::bounded(REQUESTS);
     let (ended, end) = oneshot::channel();
     let machine = launch.machine;
@@ -164,12 +166,12 @@ pub fn launch<C: Cpu + Send + 'static>(launch: Launch<C>) -> Result<primary::Gue
                 tracing::error!("the guest does not start: {error}");
                 return;
             }
-            let mut recorder = Recorder::new(machine, live, asked);
+            let mut recorder = Recorder::new(machine, live, asked, reader);
             let result = recorder.run();
             // The log's writing end goes first, so that whoever hears of the end has heard everything.
             drop(recorder);
             let _ = ended.send(result);
         })
         .map_err(exhausted)?;
-    Ok(primary::Guest { journal: reader, requests, signals, gate, ended: end })
+    Ok(primary::Guest { journal: log, requests, signals, gate, ended: end })
 }

@@ -9,13 +9,15 @@ mod outlet;
 pub mod report;
 mod roles;
 
+use std::time::Duration;
+
 use echovisor_event::NodeId;
 use echovisor_log::{arbiter::Record, link::Fingerprint};
 use echovisor_machine::{
     boot::{Crash, Symbols},
     cpu::kvm,
 };
-use echovisor_recorder::Ended;
+use echovisor_recorder::{Cadence, Ended};
 
 pub use self::{
     control::{Controls, Reach, primary_commands, secondary_commands},
@@ -26,8 +28,8 @@ pub use self::{
 };
 use crate::failure::{Exit, Failure};
 
-/// Positions between checkpoints.
-pub const CHECKPOINT_CADENCE: u64 = 10_000;
+/// How often there are checkpoints, unless something else is asked for.
+pub const CHECKPOINT_CADENCE: Cadence = Cadence::Busy(Duration::from_secs(1));
 
 /// What a guest's end means for the process.
 ///

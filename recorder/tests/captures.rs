@@ -1,0 +1,175 @@
+//! The guest's thread makes captures while its guest lives.
+
+use std::{
+    io::Write,
+    os::unix::net::{UnixListener, UnixStream},
+    sync::{Arc, atomic::Ordering},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use echovisor_event::{
+    Digest, Effect, Position,
+    limits::{MEMORY_MIN, PAGE_SIZE},
+};
+use echovisor_log::Record;
+use echovisor_machine::{
+    Machine, Memory,
+    cpu::scripted::{ScriptedCpu, programs::echo},
+    devices::DevicesConfig,
+};
+use echovisor_recorder::{
+    Cadence, Captured, Ended, Entry, HostClock, Journal, JournalReader, Live, Purpose, Reader, RecordError,
+    Recorder, Request, Signals,
+    gate::{Gate, Outlet},
+    port::Port,
+};
+use echovisor_snapshot::{Image, state_digest};
+
+/// A guest that answers frames, and what surrounds its thread.
+struct Guest {
+    log: JournalReader,
+    signals: Arc<Signals>,
+    requests: flume::Sender<Request>,
+    network: UnixStream,
+    answers: flume::Receiver<()>,
+    thread: JoinHandle<Result<Ended, RecordError>>,
+}
+
+struct Answers(flume::Sender<()>);
+
+impl Outlet for Answers {
+    fn release(&mut self, _: Effect<'_>) {
+        self.0.send(()).expect("somebody waits");
+    }
+}
+
+impl Guest {
+    fn start(cadence: Option<Cadence>) -> Guest {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("net");
+        let listener = UnixListener::bind(&path).unwrap();
+        let port = Port::stream(&path).unwrap();
+        let (network, _) = listener.accept().unwrap();
+        let (sender, answers) = flume::unbounded();
+        let gate = Arc::new(Gate::new(Box::new(Answers(sender))));
+        let (journal, log) = Journal::new();
+        let signals = Arc::new(Signals::new().unwrap());
+        let live = Live::new(Some(port), gate, journal, signals.clone(), HostClock::starting(), cadence);
+        let memory = Memory::new(MEMORY_MIN).unwrap();
+        let program = echo(16);
+        program.load(&memory);
+        let cpu = ScriptedCpu::new(memory.clone(), program.entry());
+        let machine = Machine::new(cpu, memory, &DevicesConfig { mac: Some([2, 0, 0, 0, 0, 1]), mtu: 1500 });
+        let (requests, asked) = flume::unbounded();
+        let reader = Reader::start(signals.clone()).unwrap();
+        let thread = thread::spawn(move || Recorder::new(machine, live, asked, reader).run());
+        Guest { log, signals, requests, network, answers, thread }
+    }
+
+    fn ask(&self, requests: &[Request]) {
+        requests.iter().for_each(|request| self.requests.send(*request).unwrap());
+        self.signals.pause.store(true, Ordering::Release);
+        self.signals.bell.ring();
+    }
+
+    /// Lets the guest write to its memory.
+    fn work(&mut self) {
+        self.network.write_all(&60_u32.to_be_bytes()).unwrap();
+        self.network.write_all(&[7; 60]).unwrap();
+        self.answers.recv_timeout(Duration::from_secs(60)).unwrap();
+    }
+
+    /// The next capture, with the checkpoint before it.
+    fn capture(&self) -> (Captured, (Position, Digest)) {
+        let mut checkpoint = None;
+        loop {
+            match self.log.entries().recv_timeout(Duration::from_secs(60)).expect("a capture") {
+                Entry::Batch(batch, _) => checkpoint = checkpoint_of(&batch).or(checkpoint),
+                Entry::Capture(captured) => return (*captured, checkpoint.expect("a checkpoint before it")),
+                Entry::Paused(..) => panic!("nobody asked for that"),
+            }
+        }
+    }
+
+    fn stop(self) {
+        self.ask(&[Request::Stop]);
+        assert!(matches!(self.thread.join().unwrap(), Ok(Ended::Stopped)));
+    }
+}
+
+fn checkpoint_of(batch: &echovisor_log::Batch) -> Option<(Position, Digest)> {
+    batch.records().find_map(|record| match record.what {
+        Record::Checkpoint(digest) => Some((record.at, digest)),
+        _ => None,
+    })
+}
+
+/// Copies what a capture holds.
+fn apply(captured: &Captured, memory: &Memory) {
+    let mut page = [0; PAGE_SIZE];
+    for index in captured.capture.pages().iter() {
+        captured.capture.read_page(index, &mut page);
+        memory.write_page(index, &page);
+    }
+}
+
+#[test]
+fn a_capture_is_the_state_at_its_checkpoint() {
+    let mut guest = Guest::start(None);
+    let memory = Memory::new(MEMORY_MIN).unwrap();
+    for round in 0..3 {
+        guest.work();
+        guest.ask(&[Request::Capture(Purpose::Snapshot), Request::Capture(Purpose::Join)]);
+
+        let (snapshot, checkpoint) = guest.capture();
+        let capture = &snapshot.capture;
+        assert_eq!((snapshot.purpose, capture.is_complete()), (Purpose::Snapshot, round == 0));
+        assert_eq!((capture.position(), capture.digest()), checkpoint);
+        apply(&snapshot, &memory);
+        assert_eq!(state_digest(&memory, capture.state()), capture.digest(), "made from the one before");
+
+        let (join, checkpoint) = guest.capture();
+        let capture = &join.capture;
+        assert_eq!((join.purpose, capture.is_complete()), (Purpose::Join, true));
+        assert_eq!((capture.position(), capture.digest()), checkpoint);
+        Image::of(capture).fill(&Memory::new(MEMORY_MIN).unwrap()).expect("the whole state");
+    }
+    guest.stop();
+}
+
+#[test]
+fn what_was_asked_for_before_the_stop_is_made_at_it() {
+    let mut guest = Guest::start(Some(Cadence::Busy(Duration::from_secs(3600))));
+    guest.work();
+    let snapshot = Request::Capture(Purpose::Snapshot);
+    guest.ask(&[snapshot, Request::Capture(Purpose::Join), Request::Stop]);
+    let (captured, checkpoint) = guest.capture();
+    assert_eq!((captured.capture.position(), captured.capture.digest()), checkpoint);
+    assert_eq!(guest.capture().0.purpose, Purpose::Join);
+    let last = guest.log.entries().iter().last();
+    let Some(Entry::Batch(batch, mark)) = last else { panic!("the log ends with a batch") };
+    assert!(matches!(batch.records().last().map(|record| record.what), Some(Record::Stop)));
+    assert_eq!(mark.watermark, captured.capture.position());
+    assert!(matches!(guest.thread.join().unwrap(), Ok(Ended::Stopped)));
+}
+
+#[test]
+fn checkpoints_come_with_the_time_in_which_the_guest_runs() {
+    let mut guest = Guest::start(Some(Cadence::Busy(Duration::from_nanos(1))));
+    let mut last = Position::BOOT;
+    for _ in 0..3 {
+        guest.work();
+        last = guest
+            .log
+            .entries()
+            .iter()
+            .find_map(|entry| match entry {
+                Entry::Batch(batch, _) => checkpoint_of(&batch).filter(|(at, _)| *at > last),
+                Entry::Capture(_) | Entry::Paused(..) => panic!("nobody asked for that"),
+            })
+            .expect("a checkpoint")
+            .0;
+    }
+    guest.stop();
+}
