@@ -205,7 +205,11 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
 
     /// The machine, what saw its effects, and the last time in the log with the moment when it came in.
     pub fn into_parts(self) -> (Machine<C>, W, (Nanos, Instant)) {
-        let clock = self.replay.clock();
-        (self.machine, self.replay.into_witness(), clock)
+        let Follower { mut machine, replay, digest } = self;
+        if let StateDigest::Changed(Some(running)) = digest {
+            running.end(&mut machine);
+        }
+        let clock = replay.clock();
+        (machine, replay.into_witness(), clock)
     }
 }
