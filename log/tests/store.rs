@@ -140,7 +140,7 @@ fn only_the_owner_can_read_it_and_only_one_can_write_it() {
     let dir = dir.path().join("recording");
     let recorder = recorded(&dir);
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!([mode(&dir), mode(&dir.join("segments")), mode(&recorder.store.images_dir())], [0o700; 3]);
+    assert_eq!([mode(&dir), mode(&dir.join("segments")), mode(&recorder.store.snapshots_dir())], [0o700; 3]);
     assert_eq!(
         [mode(&dir.join("header")), mode(&segment_file(&dir, 0)), mode(&dir.join("lock"))],
         [0o600; 3]

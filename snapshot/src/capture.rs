@@ -6,6 +6,7 @@ use echovisor_machine::{MachineState, Memory, PageSet};
 use crate::{
     contents::Contents,
     digest::{PageDigests, state_digest},
+    store::PageSource,
 };
 
 /// A machine's state at a boundary, with the contents of pages: of all of them, or of those that have changed since the
@@ -86,6 +87,13 @@ impl Capture {
     /// Makes the digests of the pages at the capture before those of the pages at this one.
     pub fn update(&self, digests: &mut PageDigests) {
         digests.update_with(self.pages(), |index, page| self.read_page(index, page));
+    }
+}
+
+impl PageSource for Capture {
+    fn read_page(&self, index: usize, page: &mut [u8; PAGE_SIZE]) -> bool {
+        Capture::read_page(self, index, page);
+        self.complete || self.pages().contains(index)
     }
 }
 

@@ -46,11 +46,15 @@ fn row(line: &str) -> Option<Measured> {
     Some(Measured { request: request.to_owned(), rate: number(rate)?, p50: number(p50)?, p99: number(p99)? })
 }
 
-/// What `replay --verify --json` found.
+/// What `replay --json` found.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Replayed {
-    /// Positions replayed.
+    /// Where it began.
+    pub from: u64,
+    /// Where it ended.
     pub positions: u64,
+    /// The digest of the state there, if it was asked for by its position.
+    pub digest: Option<String>,
     /// Checkpoints compared.
     pub checkpoints: u64,
     /// Checkpoints at which the state was not the recorded one.
@@ -70,10 +74,22 @@ impl Replayed {
     /// If the replay fails or differs.
     #[must_use]
     pub fn of(recording: &Path, more: &[&str]) -> Replayed {
-        let more = more.iter().map(OsStr::new);
-        let arguments =
-            ["replay", "--verify", "--json"].map(OsStr::new).into_iter().chain([recording.as_os_str()]);
-        let found = Namespace::new().run(echovisor(), arguments.chain(more)).output();
+        Replayed::run(recording, &[&["--verify"], more].concat())
+    }
+
+    /// The state at a position, from the last snapshot before it.
+    ///
+    /// # Panics
+    /// If the replay fails.
+    #[must_use]
+    pub fn to(recording: &Path, position: u64) -> Replayed {
+        Replayed::run(recording, &["--to", &position.to_string()])
+    }
+
+    fn run(recording: &Path, arguments: &[&str]) -> Replayed {
+        let arguments = arguments.iter().map(OsStr::new);
+        let command = ["replay", "--json"].map(OsStr::new).into_iter().chain([recording.as_os_str()]);
+        let found = Namespace::new().run(echovisor(), command.chain(arguments)).output();
         let replayed: Replayed =
             serde_json::from_str(&found).unwrap_or_else(|error| panic!("{error} in {found}"));
         assert_eq!(replayed.mismatches, 0, "{replayed:?}");

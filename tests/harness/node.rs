@@ -87,9 +87,17 @@ impl Lab<'_> {
     /// A recording of a guest in the making, at `site`, and its folder.
     #[must_use]
     pub fn record(&self, site: &Site, guest: Guest) -> (Node, PathBuf) {
+        self.record_with(site, guest, &[])
+    }
+
+    /// The same, with more arguments.
+    #[must_use]
+    pub fn record_with(&self, site: &Site, guest: Guest, more: &[&str]) -> (Node, PathBuf) {
         let folder = self.scene.path(&self.scene.unique("recording"));
         let out = ["--net", "tap:tap0", "--out", &folder.to_string_lossy()].map(String::from);
-        (Node::start(self.scene, &site.namespace, "record", &[&guest.words()[..], &out].concat()), folder)
+        let more: Vec<String> = more.iter().map(ToString::to_string).collect();
+        let arguments = [&guest.words()[..], &out, &more].concat();
+        (Node::start(self.scene, &site.namespace, "record", &arguments), folder)
     }
 
     /// The same over a Unix socket, which both hosts see here, encrypted or in plain text.

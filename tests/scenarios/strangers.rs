@@ -185,7 +185,10 @@ fn what_a_node_writes_is_its_owner_s_alone() {
             let mode = fs::symlink_metadata(path).expect("a file").permissions().mode() & 0o777;
             assert_eq!(mode, 0o600, "{}", path.display());
         }
-        assert!(fs::read_dir(folder.join("images")).expect("a folder").count() > 0, "nothing was stored");
+        assert!(
+            fs::read_dir(folder.join("snapshots/manifests")).expect("a folder").count() > 0,
+            "nothing was stored"
+        );
         must_be_private(&folder);
         load.finish().must_be_clean();
         primary.stop();

@@ -3,17 +3,20 @@
 use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use echovisor_event::Position;
 use echovisor_log::{arbiter, link::Keys};
-use echovisor_recorder::primary::protocol::Timing;
+use echovisor_recorder::{Keeper, primary::protocol::Timing};
+use echovisor_snapshot::store::{Keep, PageStore};
 use humantime::Duration;
 
 use crate::{
     commands::{
-        check_host, demo, inspect, keygen, primary, promote, record, replay, secondary, status, stop,
+        check_host, demo, inspect, keygen, primary, promote, record, replay, secondary, snapshot, status,
+        stop,
     },
     failure::{Exit, Failure},
     key_file, output,
-    values::{Arbiter, Mac, MemorySize, Net},
+    values::{Arbiter, Every, Mac, MemorySize, Net},
 };
 
 /// Keeps a virtual machine alive through the loss of its host, by recording it and replaying it elsewhere.
@@ -49,6 +52,8 @@ pub enum Command {
     Record(record::RecordArgs),
     /// Run a recording again, exactly
     Replay(replay::ReplayArgs),
+    /// Have a running node take a snapshot of its guest
+    Snapshot(snapshot::SnapshotArgs),
     /// Ask a running node how it is
     Status(status::StatusArgs),
     /// Swap the roles of the two nodes of a protected guest, which notices nothing
@@ -73,6 +78,7 @@ impl Command {
             Command::Secondary(args) => secondary::run(&args),
             Command::Record(args) => record::run(&args),
             Command::Replay(args) => replay::run(&args),
+            Command::Snapshot(args) => snapshot::run(&args),
             Command::Status(args) => status::run(&args),
             Command::Promote(args) => promote::run(&args),
             Command::Stop(args) => stop::run(&args),
@@ -139,6 +145,32 @@ pub struct NetArgs {
     /// The hardware address of the guest's network device
     #[arg(long, value_name = "MAC", default_value = "02:00:00:00:00:02")]
     pub mac: Mac,
+}
+
+/// Which snapshots of the guest a recording holds, so that a replay can begin at any of them.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+pub struct KeepArgs {
+    /// Take a snapshot every so many positions, or after so much time, such as 10s, in which the guest has moved
+    #[arg(long, value_name = "POSITIONS|TIME", default_value = "10s")]
+    pub snapshot_every: Every,
+
+    /// Keep only so many of the newest snapshots, and the first one
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub keep: Option<u32>,
+
+    /// Keep only snapshots that are no older, and the first one; with --keep, either is reason enough
+    #[arg(long, value_name = "TIME")]
+    pub keep_for: Option<Duration>,
+}
+
+impl KeepArgs {
+    /// Writes snapshots to `store`, which holds that of the beginning.
+    #[must_use]
+    pub fn keeper(&self, store: PageStore) -> Keeper {
+        let (count, age) = (self.keep.map(|count| count as usize), self.keep_for.map(|age| *age));
+        Keeper::new(store, self.snapshot_every.0, Keep { count, age, oldest: true }, Position::BOOT)
+    }
 }
 
 /// What the program allows itself.

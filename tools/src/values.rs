@@ -25,6 +25,9 @@ pub enum ValueError {
     /// Not the name of a network interface.
     #[error("the name of a TAP has 1 to 15 characters, none of them a blank or a slash")]
     TapName,
+    /// Not a distance between snapshots.
+    #[error("a number of positions, such as 100000, or a time, such as 10s; at least 1, or 1ms")]
+    Every,
     /// Not an arbiter.
     #[error("an arbiter is `file:PATH`")]
     Arbiter,
@@ -58,6 +61,27 @@ impl FromStr for MemorySize {
 impl fmt::Display for MemorySize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}M", self.0 >> 20)
+    }
+}
+
+/// How far snapshots are from each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Every(pub echovisor_recorder::Every);
+
+impl FromStr for Every {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Every, ValueError> {
+        use echovisor_recorder::Every::{Positions, Time};
+        let every = match text.parse() {
+            Ok(positions) => Positions(positions),
+            Err(_) => Time(humantime::parse_duration(text).map_err(|_| ValueError::Every)?),
+        };
+        match every {
+            Positions(0) => Err(ValueError::Every),
+            Time(time) if time.as_millis() == 0 => Err(ValueError::Every),
+            _ => Ok(Every(every)),
+        }
     }
 }
 

@@ -30,8 +30,8 @@ impl Layout {
         self.dir.join("index")
     }
 
-    pub(crate) fn images(&self) -> PathBuf {
-        self.dir.join("images")
+    pub(crate) fn snapshots(&self) -> PathBuf {
+        self.dir.join("snapshots")
     }
 
     pub(crate) fn segments(&self) -> PathBuf {

@@ -5,7 +5,7 @@
 //! DIR/header             who is recorded: never changes
 //! DIR/segments/N.seg     the log itself: append-only, every record with its hash
 //! DIR/index/             sled: what is in which segment, how much of the open one is durable; rebuilt if it is lost
-//! DIR/images/            state images, written by others
+//! DIR/snapshots/         a page store, written by others
 //! DIR/lock               held while the recording is open
 //! ```
 //!

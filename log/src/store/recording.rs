@@ -92,9 +92,9 @@ impl Recording {
         contents::open_segment(&self.layout, &self.header, &self.contents.segments, segment)
     }
 
-    /// Where state images are kept.
+    /// Where snapshots are kept.
     #[must_use]
-    pub fn images_dir(&self) -> PathBuf {
-        self.layout.images()
+    pub fn snapshots_dir(&self) -> PathBuf {
+        self.layout.snapshots()
     }
 }

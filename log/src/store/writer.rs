@@ -54,7 +54,7 @@ impl Store {
     /// [`StoreError`], [`StoreError::Exists`] among them.
     pub fn create(dir: &Path, header: &Header) -> Result<Store, StoreError> {
         let layout = Layout { dir: dir.to_owned() };
-        for dir in [dir, &layout.segments(), &layout.images(), &layout.index()] {
+        for dir in [dir, &layout.segments(), &layout.snapshots(), &layout.index()] {
             files::make_dir(dir).map_err(StoreError::io("making", dir))?;
         }
         let lock = layout.lock(Access::Write)?;
@@ -108,10 +108,10 @@ impl Store {
         &self.header
     }
 
-    /// Where state images are kept.
+    /// Where snapshots are kept.
     #[must_use]
-    pub fn images_dir(&self) -> PathBuf {
-        self.layout.images()
+    pub fn snapshots_dir(&self) -> PathBuf {
+        self.layout.snapshots()
     }
 
     /// The segments so far, in order.

@@ -26,8 +26,8 @@ use super::{
     status::Status,
 };
 use crate::{
-    Captured, Ended, Entry, JournalReader, Purpose, RecordError, Request, Signals, archive::Archive,
-    gate::Gate,
+    Captured, Ended, Entry, JournalReader, Keeper, Kept, Purpose, RecordError, Request, Signals,
+    archive::Archive, gate::Gate,
 };
 
 /// How long saying goodbye, or why not, may take.
@@ -46,6 +46,8 @@ const DISK_BEHIND: Duration = Duration::from_millis(1);
 pub enum Command {
     /// How are you?
     Status(oneshot::Sender<Status>),
+    /// Take a snapshot; answered when it is on disk.
+    Snapshot(oneshot::Sender<Kept>),
     /// End the guest; answered when that is done.
     Stop(oneshot::Sender<()>),
     /// Hand the guest over to the secondary; answered when that runs it, or with the reason why this node keeps it.
@@ -107,6 +109,9 @@ pub struct Node {
     guest: Guest,
     engine: Engine,
     archive: Option<Archive>,
+    keeper: Option<Keeper>,
+    /// The segment that was begun last.
+    segment: u64,
     arbiter: Option<Arc<dyn Arbiter>>,
     door: Option<Door>,
     connection: Option<Connection>,
@@ -175,6 +180,8 @@ impl Node {
             engine: Engine::new(guest.gate.clone(), config, start, archive.is_some(), replication),
             guest,
             archive,
+            keeper: None,
+            segment: start.segment,
             arbiter,
             door,
             connection: None,
@@ -189,6 +196,12 @@ impl Node {
             successor: None,
             carried: 0,
         }
+    }
+
+    /// Has snapshots taken, beside the archive's log.
+    #[must_use]
+    pub fn keeping(self, keeper: Keeper) -> Node {
+        Node { keeper: Some(keeper), ..self }
     }
 
     /// Runs until the guest has ended, here and on record, or another node runs it.
@@ -211,6 +224,9 @@ impl Node {
         }
         if let Some(archive) = self.archive.take() {
             archive.close()?;
+        }
+        if let Some(keeper) = self.keeper.take() {
+            keeper.close();
         }
         if let Outcome::Ended(_) = outcome {
             self.answer_askers(Err("the guest has ended"));
@@ -295,6 +311,14 @@ impl Node {
                 // Who asked may be gone.
                 let _ = reply.send(self.status());
             }
+            Event::Command(Command::Snapshot(reply)) => match &mut self.keeper {
+                Some(keeper) => {
+                    keeper.want(reply);
+                    self.snapshot_if_due(Position(self.guest.signals.position.load(Ordering::Relaxed)));
+                }
+                // Who asked may be gone.
+                None => drop(reply.send(Kept::Nowhere)),
+            },
             Event::Command(Command::Stop(reply)) => {
                 self.stoppers.push(reply);
                 self.ask(Request::Stop);
@@ -318,10 +342,14 @@ impl Node {
         if let Some(spare) = archive.spare() {
             self.guest.journal.recycle(spare);
         }
+        if let Some(start) = &encoded.next {
+            self.segment = start.segment;
+        }
         let begun = encoded.next.map_or(Ok(()), |start| archive.begin(start));
         if archived.and(begun).is_err() {
             return Err(self.archive_failed());
         }
+        self.snapshot_if_due(mark.watermark);
         Ok(())
     }
 
@@ -329,8 +357,20 @@ impl Node {
     fn captured(&mut self, Captured { purpose, capture, .. }: Captured) -> Result<(), NodeError> {
         match purpose {
             Purpose::Join => self.join(capture),
-            // Nobody keeps snapshots yet.
-            Purpose::Snapshot => Ok(()),
+            Purpose::Snapshot => {
+                // Its checkpoint has ended the segment before.
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.take(capture, self.segment);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Has a snapshot taken if that is due, now that the guest has come to `at`.
+    fn snapshot_if_due(&mut self, at: Position) {
+        if self.keeper.as_mut().is_some_and(|keeper| keeper.asks(at)) {
+            self.ask(Request::Capture(Purpose::Snapshot));
         }
     }
 
@@ -345,6 +385,7 @@ impl Node {
             // Nobody to take it means that the node is ending.
             let _ = images.send((ticket, Image::of(&capture).to_bytes()));
         });
+        self.segment = start.segment;
         if let Some(archive) = &self.archive
             && archive.begin(start).is_err()
         {

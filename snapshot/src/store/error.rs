@@ -97,7 +97,7 @@ impl StoreError {
         Some(match self {
             StoreError::NoStore { .. } => "snapshots are made by `record --out` and by nodes with `--store`",
             StoreError::InUse { .. } => "wait for the other process, or stop it; one process writes a store",
-            StoreError::NoSnapshot { .. } => "`inspect` lists the snapshots of a recording",
+            StoreError::NoSnapshot { .. } => "take the nearest one before it",
             StoreError::Damage(damage) => return damage.hint(),
             StoreError::DiskFull { .. } => {
                 "free space on this file system; every snapshot that was complete before is intact"

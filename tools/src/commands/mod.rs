@@ -9,5 +9,6 @@ pub mod promote;
 pub mod record;
 pub mod replay;
 pub mod secondary;
+pub mod snapshot;
 pub mod status;
 pub mod stop;

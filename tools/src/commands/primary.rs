@@ -16,14 +16,12 @@ use echovisor_recorder::{
     gate::Gate,
     primary::{Cluster, Node},
 };
-use echovisor_snapshot::Image;
 
 use crate::{
-    cli::{GuestArgs, NetArgs, NodeArgs, Policy, SandboxArgs, block_on},
+    cli::{GuestArgs, KeepArgs, NetArgs, NodeArgs, Policy, SandboxArgs, block_on},
     failure::{Exit, Failure},
-    images,
     node::{self, Controls, Launch, Reach, Role, Station},
-    sandbox,
+    sandbox, snapshots,
 };
 
 /// The arguments of `echovisor primary`.
@@ -52,6 +50,10 @@ pub struct PrimaryArgs {
     /// Keep the log in this folder, as `record` does
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
+
+    /// Which snapshots that folder holds.
+    #[command(flatten)]
+    pub keep: KeepArgs,
 
     /// Give the guest's console what comes in on stdin
     #[arg(long)]
@@ -106,15 +108,15 @@ async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
                 machine: config.to_bytes(),
             };
             let store = Store::create(folder, &header)?;
-            images::write(&store.images_dir(), &Image::capture(machine.memory(), machine.save()?))?;
-            Some(store)
+            let snapshots = snapshots::begin(&store.snapshots_dir(), &machine)?;
+            Some((store, args.keep.keeper(snapshots)))
         }
         None => None,
     };
     let cluster = claim.map(Claim::stake).transpose()?;
     let term = cluster.as_ref().map_or(Term(1), |cluster| cluster.record.term);
     let start = SegmentStart::first(term);
-    let archive = store.map(|store| Archive::new(store, start));
+    let (archive, keeper) = store.map(|(store, keeper)| (Archive::new(store, start), keeper)).unzip();
     let cluster = cluster.map(|cluster| (cluster, fingerprint.clone()));
 
     let logged = cluster.is_some() || archive.is_some();
@@ -130,7 +132,10 @@ async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
         held: args.wait_for_secondary,
         stdin: args.stdin,
     })?;
-    let node = Node::new(me, guest, config.to_bytes(), start, archive, cluster);
+    let mut node = Node::new(me, guest, config.to_bytes(), start, archive, cluster);
+    if let Some(keeper) = keeper {
+        node = node.keeping(keeper);
+    }
     let station = Station {
         me,
         fingerprint,

@@ -14,14 +14,12 @@ use echovisor_recorder::{
     gate::Gate,
     primary::{Node, Outcome},
 };
-use echovisor_snapshot::Image;
 
 use crate::{
-    cli::{GuestArgs, NetArgs, SandboxArgs, block_on},
+    cli::{GuestArgs, KeepArgs, NetArgs, SandboxArgs, block_on},
     failure::{Exit, Failure},
-    images,
     node::{self, Controls, Launch, Reach},
-    sandbox,
+    sandbox, snapshots,
     summary::Summary,
 };
 
@@ -44,9 +42,13 @@ pub struct RecordArgs {
     #[arg(long)]
     pub stdin: bool,
 
-    /// Answer `status` and `stop` on this socket, which only its owner can use
+    /// Answer `status`, `snapshot` and `stop` on this socket, which only its owner can use
     #[arg(long, value_name = "SOCKET")]
     pub control: Option<PathBuf>,
+
+    /// Which snapshots the recording holds.
+    #[command(flatten)]
+    pub keep: KeepArgs,
 
     /// What the program allows itself.
     #[command(flatten)]
@@ -73,8 +75,8 @@ async fn record(args: &RecordArgs) -> Result<Exit, Failure> {
         machine: config.to_bytes(),
     };
     let store = Store::create(&args.out, &header)?;
-    images::write(&store.images_dir(), &Image::capture(machine.memory(), machine.save()?))?;
     let start = SegmentStart::first(Term(1));
+    let snapshots = snapshots::begin(&store.snapshots_dir(), &machine)?;
 
     let (sender, commands) = node::primary_commands();
     let controls = Controls::new(args.control.as_deref(), Reach::Primary(sender, None))?;
@@ -92,8 +94,9 @@ async fn record(args: &RecordArgs) -> Result<Exit, Failure> {
         stdin: args.stdin,
     })?;
     let signals = guest.signals.clone();
-    let running =
-        Node::new(node::node_id()?, guest, config.to_bytes(), start, Some(Archive::new(store, start)), None);
+    let archive = Some(Archive::new(store, start));
+    let running = Node::new(node::node_id()?, guest, config.to_bytes(), start, archive, None)
+        .keeping(args.keep.keeper(snapshots));
     let outcome = running.run(commands).await;
     controls.close().await;
     let outcome = outcome?;

@@ -7,20 +7,20 @@ use std::{
 };
 
 use clap::Args;
-use echovisor_event::Position;
+use echovisor_event::{Digest, Position};
 use echovisor_log::store::Recording;
 use echovisor_machine::{Machine, MachineConfig, cpu::kvm::KvmCpu};
 use echovisor_replayer::{FollowError, Follower, Progress, Reached, Replay};
-use echovisor_snapshot::Image;
+use echovisor_snapshot::{Image, state_digest};
 use fastrand::Rng;
 use serde::Serialize;
 
 use crate::{
     cli::{SandboxArgs, print_result},
     failure::{Exit, Failure},
-    images,
     node::{self, history::Batches, history::Console},
     output, sandbox,
+    snapshots::{self, Restored},
     summary::Summary,
 };
 
@@ -31,7 +31,7 @@ pub struct ReplayArgs {
     #[arg(value_name = "DIR")]
     pub recording: PathBuf,
 
-    /// Stop at this position instead of at the end
+    /// Stop at this position instead of at the end; begins at the last snapshot before it, unless --verify is given
     #[arg(long, value_name = "POSITION")]
     pub to: Option<u64>,
 
@@ -59,8 +59,12 @@ pub struct ReplayArgs {
 /// What a replay found. Scripts rely on the names.
 #[derive(Debug, Serialize)]
 struct Verdict {
+    /// Where the replay began: at a snapshot.
+    from: u64,
     /// Where the replay ended.
     positions: u64,
+    /// The digest of the state there, if it was asked for by its position.
+    digest: Option<Digest>,
     /// Checkpoints whose digest was compared.
     checkpoints: u64,
     /// Differences found.
@@ -97,12 +101,14 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
             .because(error)
             .with_exit(Exit::Corrupt)
     })?;
-    let image = images::read(&recording.images_dir(), Position::BOOT)?;
-    let machine = image.restore(&config, KvmCpu::new)?;
+    // What is compared is compared from the beginning.
+    let target = args.to.filter(|_| !args.verify).map_or(Position::BOOT, Position);
+    let Restored { machine, segment } = snapshots::restore(&recording, target, &config)?;
+    let from = machine.position();
 
     let summary = Summary::read(&args.recording);
     let progress = Arc::new(Progress::default());
-    let batches = Batches::new(recording, image.position());
+    let batches = Batches::new(recording, segment);
     let replay = Replay::new(batches, Console { shown: !args.json }, args.verify, progress.clone());
     let started = Instant::now();
     let distances = Distances::of(args);
@@ -111,10 +117,12 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
     let seconds = started.elapsed();
 
     let mut verdict = Verdict {
+        from: from.0,
         positions: course.follower.machine().position().0,
         checkpoints: progress.checkpoints(),
         mismatches: 0,
         benign: 0,
+        digest: None,
         seconds: seconds.as_secs_f64(),
         recorded_busy_seconds: summary.map(|summary| summary.busy_seconds),
         end: String::new(),
@@ -123,6 +131,10 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
     match reached {
         Ok(reached) => {
             verdict.end = end(&reached);
+            if args.to.is_some() {
+                let machine = course.follower.machine();
+                verdict.digest = Some(state_digest(machine.memory(), &machine.save()?));
+            }
             print_result(args.json, &verdict, || table(&verdict, seconds))?;
             Ok(Exit::Done)
         }
@@ -221,13 +233,18 @@ fn end(reached: &Reached) -> String {
 }
 
 fn table(verdict: &Verdict, seconds: Duration) -> String {
-    let rate = verdict.positions as f64 / seconds.as_secs_f64().max(1e-9);
+    let rate = (verdict.positions - verdict.from) as f64 / seconds.as_secs_f64().max(1e-9);
     let busy = verdict
         .recorded_busy_seconds
         .map_or(String::new(), |busy| format!("; the recorded guest was busy for {busy:.2} s"));
     format!(
-        "positions    {}\ncheckpoints  {} compared, {} different\ntime         {:.2} s ({rate:.0} positions/s){busy}\nend          {}",
-        verdict.positions, verdict.checkpoints, verdict.mismatches, verdict.seconds, verdict.end,
+        "begun at     {}\npositions    {}\ncheckpoints  {} compared, {} different\ntime         {:.2} s ({rate:.0} positions/s){busy}\nend          {}",
+        verdict.from,
+        verdict.positions,
+        verdict.checkpoints,
+        verdict.mismatches,
+        verdict.seconds,
+        verdict.end,
     )
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! {"command":"status"}            ->  {"ok":{"role":"primary","term":3,...}}
+//! {"command":"snapshot"}          ->  {"ok":{"position":123}}
 //! {"command":"stop"}              ->  {"ok":null}
 //! {"command":"promote"}           ->  {"ok":null}
 //! something else                  ->  {"error":{"message":"...","hint":"..."}}
@@ -34,6 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub enum Request {
     /// How are you? Answered by a [`Status`].
     Status,
+    /// Take a snapshot. Answered by where it was taken, when it is on disk.
+    Snapshot,
     /// Power the guest off and end.
     Stop,
     /// Swap the roles of the guest's two nodes. Answered when that is done.

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use echovisor_recorder::primary;
+use echovisor_recorder::{Kept, primary};
 use echovisor_replayer::secondary;
 use serde_json::Value;
 use tokio::{
@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use crate::{
+    commands::snapshot::Taken,
     control::{Refusal, Request, Server, serve},
     failure::Failure,
     node::report,
@@ -121,6 +122,11 @@ impl Reach {
                 let promoted = ask(commands, secondary::Command::Promote(reply), promoted).await?;
                 Ok(promoted.map(|()| Value::Null).map_err(not_switched))
             }
+            (Request::Snapshot, Reach::Primary(commands, _)) => {
+                let (reply, kept) = oneshot::channel();
+                Ok(taken(ask(commands, primary::Command::Snapshot(reply), kept).await?))
+            }
+            (Request::Snapshot, Reach::Secondary(_)) => Ok(taken(Kept::Nowhere)),
             (Request::Status, Reach::Secondary(commands)) => {
                 let (reply, status) = oneshot::channel();
                 let status = ask(commands, secondary::Command::Status(reply), status).await?;
@@ -157,6 +163,16 @@ fn changed() -> Refusal {
         message: "the node's role has changed meanwhile".to_owned(),
         hint: "see with `echovisor status` what it is now, and ask again".to_owned(),
     }
+}
+
+/// Where a snapshot was taken, or why there is none.
+fn taken(kept: Kept) -> Result<Value, Refusal> {
+    let (message, hint) = match kept {
+        Kept::Written(position) => return value(&Taken { position: position.0 }),
+        Kept::Failed => ("the snapshot could not be written", "see what the node says on its stderr"),
+        Kept::Nowhere => ("this node keeps no snapshots", "ask one that was started with --out or --store"),
+    };
+    Err(Refusal { message: message.to_owned(), hint: hint.to_owned() })
 }
 
 fn value(status: &impl serde::Serialize) -> Result<Value, Refusal> {

@@ -13,7 +13,7 @@ use echovisor_log::{
 use echovisor_machine::Effects;
 use echovisor_replayer::{Arrived, History, Witness};
 
-/// The batches of a recording, from the segment on that holds a position.
+/// The batches of a recording, from a segment on.
 pub struct Batches {
     recording: Recording,
     /// Numbers of the segments that are still to be read, the next one last.
@@ -34,14 +34,11 @@ pub enum ReadError {
 }
 
 impl Batches {
-    /// Reads `recording` from `position` on.
+    /// Reads `recording` from segment `first` on.
     #[must_use]
-    pub fn new(recording: Recording, position: Position) -> Batches {
-        let begun = |start: Position| start <= position;
-        let first =
-            recording.segments().partition_point(|segment| begun(segment.start.position)).saturating_sub(1);
-        let numbers = recording.segments().iter().skip(first).map(|segment| segment.start.segment);
-        let segments = numbers.rev().collect();
+    pub fn new(recording: Recording, first: u64) -> Batches {
+        let numbers = recording.segments().iter().map(|segment| segment.start.segment);
+        let segments = numbers.rev().take_while(|number| *number >= first).collect();
         Batches { segments, recording, reader: None, spare: None }
     }
 }

@@ -1,0 +1,151 @@
+//! Keeping snapshots, on a thread of its own: compressing pages and waiting for the disk take their time.
+
+use std::{
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use echovisor_event::Position;
+use echovisor_snapshot::{
+    Capture, PageDigests,
+    store::{Keep, PageStore, SnapshotParts, StoreError},
+};
+use tokio::sync::oneshot;
+
+/// Captures that may wait for the disk. Each holds what has changed since the one before. While one waits, no other is made,
+/// unless somebody asks for it.
+const DEPTH: usize = 2;
+
+/// How far a snapshot is from the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Every {
+    /// So many positions at least.
+    Positions(u64),
+    /// So much time at least. A guest that goes nowhere needs no snapshot.
+    Time(Duration),
+}
+
+/// What became of a snapshot that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It is on disk.
+    Written(Position),
+    /// The disk did not take it.
+    Failed,
+    /// There is no place for it.
+    Nowhere,
+}
+
+struct Item {
+    capture: Box<Capture>,
+    segment: u64,
+    waiting: Vec<oneshot::Sender<Kept>>,
+}
+
+/// Snapshots that are written by a thread, and when the next one is due.
+pub struct Keeper {
+    every: Every,
+    items: flume::Sender<Item>,
+    thread: JoinHandle<()>,
+    /// Where and when the last one was asked for.
+    last: (Position, Instant),
+    asked: bool,
+    /// Who waits for the next one.
+    waiting: Vec<oneshot::Sender<Kept>>,
+}
+
+impl Keeper {
+    /// Starts keeping snapshots in `store`, which has one of `last` already. `keep` tells which of them stay.
+    #[must_use]
+    pub fn new(store: PageStore, every: Every, keep: Keep, last: Position) -> Keeper {
+        let (items, receiver) = flume::bounded(DEPTH);
+        let thread = thread::spawn(move || write(store, keep, &receiver));
+        Keeper { every, items, thread, last: (last, Instant::now()), asked: false, waiting: Vec::new() }
+    }
+
+    /// Somebody wants a snapshot now.
+    pub fn want(&mut self, reply: oneshot::Sender<Kept>) {
+        if self.items.is_disconnected() {
+            // Who asked may be gone.
+            let _ = reply.send(Kept::Failed);
+        } else {
+            self.waiting.push(reply);
+        }
+    }
+
+    /// Whether to ask for a capture, now that the guest has come to `at`: then it is taken as asked for.
+    pub fn asks(&mut self, at: Position) -> bool {
+        let due = match self.every {
+            Every::Positions(positions) => at.0.saturating_sub(self.last.0.0) >= positions,
+            Every::Time(time) => at > self.last.0 && self.last.1.elapsed() >= time,
+        };
+        let due = (due && self.items.is_empty()) || (!self.waiting.is_empty() && !self.items.is_full());
+        // A thread that has ended takes no more.
+        let asks = due && !self.asked && !self.items.is_disconnected();
+        if asks {
+            (self.last, self.asked) = ((at, Instant::now()), true);
+        }
+        asks
+    }
+
+    /// Takes the capture that was asked for. The log's segment with this number begins where it was made.
+    pub fn take(&mut self, capture: Capture, segment: u64) {
+        self.asked = false;
+        let item = Item { capture: Box::new(capture), segment, waiting: std::mem::take(&mut self.waiting) };
+        // There is room, since nothing was asked for while there was none. A thread that has ended has said why.
+        let _ = self.items.try_send(item);
+    }
+
+    /// Waits until everything is on disk.
+    pub fn close(self) {
+        drop(self.items);
+        if let Err(panic) = self.thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+/// Writes what comes. A log without snapshots is worth more than none, so an error ends no more than this.
+fn write(mut store: PageStore, keep: Keep, items: &flume::Receiver<Item>) {
+    let mut digests = None;
+    for Item { capture, segment, waiting } in items {
+        let written = keep_one(&mut store, &mut digests, &capture, segment);
+        let kept = if written.is_ok() { Kept::Written(capture.position()) } else { Kept::Failed };
+        for reply in waiting {
+            // Who asked may be gone.
+            let _ = reply.send(kept);
+        }
+        match written.and_then(|()| store.retain(&keep, unix_time())) {
+            Ok(_) => {}
+            Err(StoreError::Damage(damage)) => tracing::warn!("no space is freed in the snapshots: {damage}"),
+            Err(error) => {
+                tracing::error!("no more snapshots are kept: {error}");
+                return;
+            }
+        }
+    }
+}
+
+fn keep_one(
+    store: &mut PageStore,
+    digests: &mut Option<PageDigests>,
+    capture: &Capture,
+    segment: u64,
+) -> Result<(), StoreError> {
+    let digests = match digests {
+        Some(digests) if !capture.is_complete() => {
+            capture.update(digests);
+            digests
+        }
+        digests => digests.insert(capture.page_digests()),
+    };
+    let parts = SnapshotParts { state: capture.state(), digests, taken: unix_time(), segment };
+    let written = store.write(&parts, capture)?;
+    tracing::debug!(position = capture.position().0, ?written, "a snapshot was written");
+    Ok(())
+}
+
+/// Seconds of UNIX time.
+fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
