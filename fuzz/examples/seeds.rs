@@ -8,7 +8,7 @@ use echovisor_event::{Digest, Nanos, NodeId, Position, Term, VmId, limits::MEMOR
 use echovisor_fuzz::{
     Columns,
     guest::{Guest, table},
-    join,
+    join, stored,
 };
 use echovisor_log::{
     limits::VERSION,
@@ -32,6 +32,7 @@ fn main() {
     batches(&segment);
     recording(&segment);
     image();
+    store();
     elf();
     devices();
 }
@@ -259,6 +260,28 @@ fn image() {
     let image = Image::capture(&guest.memory, state).to_bytes();
     let body = zstd::decode_all(&image[20..]).expect("a good image");
     seed("image", "network", &[&[1][..], &body].concat());
+}
+
+fn store() {
+    let (pack, manifest) = (golden("snapshot", "store.pack"), golden("snapshot", "store.snapshot"));
+    // The position of the golden snapshot, which its file is named after.
+    let manifest = [&[7][..], &manifest[48..]].concat();
+    let objects: Vec<Vec<u8>> = stored::records(&pack)
+        .into_iter()
+        .map(|(kind, compressed, body)| match compressed {
+            false => [&[kind][..], body].concat(),
+            true => {
+                [&[kind | 0x80][..], &zstd::bulk::decompress(body, 1 << 20).expect("a good body")].concat()
+            }
+        })
+        .collect();
+    let objects: Vec<(u8, &[u8])> = objects.iter().map(|object| (1, object.as_slice())).collect();
+    seed("store", "objects", &tagged(&[&[(0, manifest.as_slice())], &objects[..]].concat()));
+    let raw = &pack[stored::PACK.len()..];
+    seed("store", "raw", &tagged(&[(0, manifest.as_slice()), (3, raw)]));
+    let half = objects.len() / 2;
+    let packs = [&objects[..half], &[(4, &[1][..])], &objects[half..], &[(6, &[0; 16][..])]].concat();
+    seed("store", "packs", &tagged(&[&packs[..], &[(0, manifest.as_slice())]].concat()));
 }
 
 fn elf() {

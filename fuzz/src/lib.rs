@@ -4,6 +4,7 @@
 //! what stands *inside* as their input, and put the layers around it themselves, as docs/formats/ tells them.
 
 pub mod guest;
+pub mod stored;
 
 use rkyv::rancor;
 
@@ -84,8 +85,14 @@ impl Default for Stream {
 /// A small structure of a recording with its label and hash (docs/formats/log.md).
 #[must_use]
 pub fn envelope(magic: &[u8; 8], body: &[u8]) -> Vec<u8> {
+    labelled(magic, echovisor_log::limits::VERSION, body)
+}
+
+/// The same of another version: a manifest of a page store has it too (docs/formats/snapshot.md).
+#[must_use]
+pub fn labelled(magic: &[u8; 8], version: u16, body: &[u8]) -> Vec<u8> {
     let mut out = magic.to_vec();
-    out.extend(echovisor_log::limits::VERSION.to_le_bytes());
+    out.extend(version.to_le_bytes());
     out.extend([0; 2]);
     out.extend((body.len() as u32).to_le_bytes());
     let hash = blake3::Hasher::new().update(&out).update(body).finalize();
