@@ -80,6 +80,38 @@ fn what_is_not_allowed_is_refused_with_a_way_out() {
     assert_eq!(rules::start(Some(&solo), VM, A), Ok(record(5, A, Mode::Solo)));
 }
 
+#[test]
+fn who_comes_back_goes_on_with_what_it_has_kept_unless_somebody_else_has() {
+    use rules::Kept::{Partly, RollbackAccepted, Whole};
+    let (solo, protected) = (record(4, A, Mode::Solo), record(4, A, Mode::Protected(B)));
+    let (ended, elsewhere) = (record(4, A, Mode::Ended), record(5, B, Mode::Ended));
+    let restart = |present: Option<&Record>, known, kept| rules::restart(present, VM, A, Term(known), kept);
+    let goes_on = |term| Ok(record(term, A, Mode::Solo));
+    for present in [solo, protected, ended] {
+        assert_eq!(restart(Some(&present), 4, Whole), goes_on(5));
+        assert_eq!(restart(Some(&present), 4, RollbackAccepted), goes_on(5));
+    }
+    assert_eq!(restart(None, 7, Whole), goes_on(8), "the record was removed on purpose");
+    assert_eq!(restart(Some(&elsewhere), 4, RollbackAccepted), goes_on(6));
+    // It has tried before, and did not come to run it.
+    assert_eq!(restart(Some(&solo), 6, Whole), goes_on(7));
+
+    let (taken, later) = (record(5, B, Mode::Protected(A)), record(5, A, Mode::Solo));
+    let refusals = [
+        (restart(Some(&solo), 4, Partly), RuleError::MayRollBack { vm: VM }),
+        (restart(None, 4, Partly), RuleError::MayRollBack { vm: VM }),
+        (restart(Some(&protected), 4, Partly), RuleError::ProtectedByPeer { vm: VM, peer: B }),
+        (restart(Some(&taken), 4, RollbackAccepted), RuleError::Held(taken)),
+        // This node took over from another, and what it did then is not in its store.
+        (restart(Some(&later), 4, RollbackAccepted), RuleError::Held(later)),
+        (restart(Some(&elsewhere), 4, Whole), RuleError::WentOn(elsewhere)),
+    ];
+    for (result, expected) in refusals {
+        assert_eq!(result.as_ref(), Err(&expected));
+        assert!(expected.hint().is_some(), "{expected}");
+    }
+}
+
 /// Holder and peer both act at once, again and again: each time exactly one of them wins.
 #[test]
 fn of_two_that_race_exactly_one_wins() {

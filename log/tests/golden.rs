@@ -16,7 +16,7 @@ use echovisor_log::{
         Ack, Diverged, Fingerprint, HandOver, Heartbeat, Hello, ImageBegin, Link, Message, Ready, Refuse,
         RefuseCode, Resume, Welcome,
     },
-    store::{Header, Recording, Store},
+    store::{Header, Recording, Store, Writer},
 };
 use synthetic::{Clients, Value};
 use tempfile::TempDir;
@@ -99,10 +99,13 @@ fn recording() {
         store.append(&encoded.head, &batch, encoded.body).unwrap();
     }
     store.seal().unwrap();
+    store.set_writer(Writer { node: NodeId([0x66; 16]), arbitrated: true, durable: false }).unwrap();
     drop(store);
 
     let header_file = fs::read(dir.path().join("header")).unwrap();
     assert_eq!(golden("header", &header_file), header_file);
+    let writer_file = fs::read(dir.path().join("writer")).unwrap();
+    assert_eq!(golden("writer", &writer_file), writer_file);
     let segment_file = dir.path().join("segments/00000003.seg");
     let written = fs::read(&segment_file).unwrap();
     let kept = golden("segment", &written);

@@ -8,11 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use echovisor_event::{Digest, Event, Nanos, Position, Term, VmId};
+use echovisor_event::{Digest, Event, Nanos, NodeId, Position, Term, VmId};
 use echovisor_log::{
     Batch, Encoder, Mark, Record,
     link::Fingerprint,
-    store::{Damage, DamageKind, Header, Recording, Store, StoreError},
+    store::{Damage, DamageKind, Header, Recording, Store, StoreError, Writer},
 };
 use proptest::prelude::*;
 use synthetic::{Clients, Value};
@@ -50,6 +50,14 @@ impl Recorder {
         }
         let encoded =
             self.encoder.encode(&self.batch, Mark { watermark: self.at, ..Mark::default() }).unwrap();
+        self.store.append(&encoded.head, &self.batch, encoded.body).unwrap();
+    }
+
+    fn stop(&mut self) {
+        self.batch.clear();
+        self.batch.push(self.at, Record::Stop).unwrap();
+        let mark = Mark { watermark: self.at, ..Mark::default() };
+        let encoded = self.encoder.encode(&self.batch, mark).unwrap();
         self.store.append(&encoded.head, &self.batch, encoded.body).unwrap();
     }
 
@@ -606,4 +614,48 @@ fn record_ends(file: &[u8]) -> Vec<usize> {
         ends.push(at);
     }
     ends
+}
+
+#[test]
+fn who_writes_is_remembered_and_damage_of_it_is_named() {
+    let dir = TempDir::new().unwrap();
+    let store = Store::create(dir.path(), &header()).unwrap();
+    assert_eq!(store.writer().unwrap(), None);
+    let writer = Writer { node: NodeId([9; 16]), arbitrated: true, durable: false };
+    store.set_writer(writer).unwrap();
+    let later = Writer { durable: true, ..writer };
+    store.set_writer(later).unwrap();
+    drop(store);
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.writer().unwrap(), Some(later));
+
+    let file = dir.path().join("writer");
+    let good = fs::read(&file).unwrap();
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        fs::write(&file, &bad).unwrap();
+        let error = store.writer().unwrap_err();
+        assert!(matches!(&error, StoreError::Writer { file: named, .. } if *named == file), "{at}: {error}");
+        assert!(error.hint().is_some());
+    }
+    fs::write(&file, &good[..good.len() - 1]).unwrap();
+    assert!(matches!(store.writer(), Err(StoreError::Writer { .. })));
+}
+
+#[test]
+fn a_log_ends_on_purpose_where_it_was_stopped_or_never_begun() {
+    let dir = TempDir::new().unwrap();
+    let store = Store::create(dir.path(), &header()).unwrap();
+    assert!(store.ends_on_purpose().unwrap(), "nothing ran");
+    let mut recorder = Recorder::new(store, Term(1));
+    assert!(!recorder.store.ends_on_purpose().unwrap(), "a guest may have run");
+    recorder.batch();
+    recorder.stop();
+    assert!(recorder.store.ends_on_purpose().unwrap());
+    recorder.segment(Term(1));
+    assert!(!recorder.store.ends_on_purpose().unwrap(), "it was started again");
+    recorder.batch();
+    drop(recorder);
+    assert!(!Store::open(dir.path()).unwrap().ends_on_purpose().unwrap(), "it was killed");
 }

@@ -43,6 +43,17 @@ pub enum RuleError {
         /// The term in which it ended.
         term: Term,
     },
+    /// The virtual machine went on at another node, which then shut it down.
+    #[error("virtual machine {} went on at node {}, up to its end in term {}", .0.vm, .0.holder, .0.term)]
+    WentOn(Record),
+    /// What this node has kept of the virtual machine may lack its end.
+    #[error(
+        "virtual machine {vm} did not end on purpose here, so its last moments may be missing on this disk"
+    )]
+    MayRollBack {
+        /// The virtual machine.
+        vm: VmId,
+    },
     /// A node can't protect itself.
     #[error("node {0} cannot be its own peer")]
     Itself(NodeId),
@@ -63,6 +74,12 @@ impl RuleError {
             RuleError::NotEligible { .. } => "wait until the primary has granted this node its protection",
             RuleError::Ended { .. } => {
                 "a new start begins a new virtual machine; give it a new arbiter's file"
+            }
+            RuleError::WentOn(_) => {
+                "start it from the store of that node; with --accept-rollback it goes on from this one, and what came later is lost"
+            }
+            RuleError::MayRollBack { .. } => {
+                "with --accept-rollback it goes on from what is there, and clients may miss what they have seen; with --ack disk that cannot happen"
             }
             RuleError::NoRecord => "was the arbiter's file removed while the virtual machine was running?",
             RuleError::Itself(_) => return None,
@@ -95,6 +112,50 @@ pub fn start(present: Option<&Record>, vm: VmId, me: NodeId) -> Result<Record, R
         },
     };
     Ok(Record { vm, term, holder: me, mode: Mode::Solo })
+}
+
+/// What a node has kept of a virtual machine that it ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Everything that led to what anybody may have seen of it.
+    Whole,
+    /// The end may be missing.
+    Partly,
+    /// The end may be missing, and that is accepted.
+    RollbackAccepted,
+}
+
+/// `me`, whose node ended, goes on with the virtual machine from what it has kept, which reaches up to the term `known`. A
+/// record of a later term, even of this node, is of a history that it has not kept.
+///
+/// # Errors
+///
+/// [`RuleError::Held`], [`RuleError::ProtectedByPeer`], [`RuleError::WentOn`], [`RuleError::MayRollBack`].
+pub fn restart(
+    present: Option<&Record>,
+    vm: VmId,
+    me: NodeId,
+    known: Term,
+    kept: Kept,
+) -> Result<Record, RuleError> {
+    let newest = match present {
+        // Whoever removes the record says that nobody else has gone on.
+        None => known,
+        Some(record) if record.vm != vm || record.holder != me || record.term > known => match record.mode {
+            Mode::Ended if kept == Kept::RollbackAccepted => record.term,
+            Mode::Ended => return Err(RuleError::WentOn(*record)),
+            Mode::Solo | Mode::Protected(_) => return Err(RuleError::Held(*record)),
+        },
+        // What the peer holds and this node does not would be lost.
+        Some(Record { mode: Mode::Protected(peer), .. }) if kept == Kept::Partly => {
+            return Err(RuleError::ProtectedByPeer { vm, peer: *peer });
+        }
+        Some(record) => record.term,
+    };
+    if kept == Kept::Partly {
+        return Err(RuleError::MayRollBack { vm });
+    }
+    Ok(Record { vm, term: newest.max(known).next(), holder: me, mode: Mode::Solo })
 }
 
 /// The holder `me` lets `peer` protect it, after the peer's state has proved equal.

@@ -35,6 +35,14 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The file that says who writes the recording is not what it was.
+    #[error("{file}: {problem}")]
+    Writer {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The header's configuration is too long.
     #[error("a machine configuration of {len} bytes; at most {max} are allowed")]
     HeaderTooLong {
@@ -111,6 +119,9 @@ impl StoreError {
             }
             StoreError::Header { .. } => {
                 "the segments need it: restore this file from a copy, or read with the release that wrote it"
+            }
+            StoreError::Writer { .. } => {
+                "replay does not need it; to go on with the guest, restore this file from a copy"
             }
             StoreError::DiskFull { .. } => {
                 "free space on this file system; everything written so far is intact"

@@ -26,6 +26,10 @@ impl Layout {
         self.dir.join("header")
     }
 
+    pub(crate) fn writer(&self) -> PathBuf {
+        self.dir.join("writer")
+    }
+
     pub(crate) fn index(&self) -> PathBuf {
         self.dir.join("index")
     }

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! DIR/header             who is recorded: never changes
+//! DIR/writer             which node writes it, and what that promises
 //! DIR/segments/N.seg     the log itself: append-only, every record with its hash
 //! DIR/index/             sled: what is in which segment, how much of the open one is durable; rebuilt if it is lost
 //! DIR/snapshots/         a page store, written by others
@@ -13,6 +14,7 @@
 //! because the index says so, and nothing is missing only because it does not.
 
 mod contents;
+mod continuation;
 mod envelope;
 mod error;
 mod files;
@@ -24,6 +26,7 @@ mod recording;
 mod segment;
 mod writer;
 
+pub use continuation::Writer;
 pub use error::{Damage, DamageKind, StoreError};
 pub use header::Header;
 pub use index::{Checkpoint, Segment};

@@ -108,6 +108,10 @@ impl Store {
         &self.header
     }
 
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// Where snapshots are kept.
     #[must_use]
     pub fn snapshots_dir(&self) -> PathBuf {
@@ -183,6 +187,16 @@ impl Store {
             open.checkpoints.clear();
         }
         self.index.flush()
+    }
+
+    /// Makes everything that was appended durable, as [`Store::flush`] does, but does not tell the index: rot that strikes the
+    /// end of the segment before the next flush passes for the work of a crash.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::flush`].
+    pub fn sync(&mut self) -> Result<(), StoreError> {
+        self.open.as_mut().map_or(Ok(()), Open::sync)
     }
 
     /// Ends the open segment, durably: its trailer is written. Without this a recording is what a crash leaves.
