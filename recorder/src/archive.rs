@@ -2,6 +2,7 @@
 
 use std::{
     iter,
+    sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -10,6 +11,8 @@ use echovisor_log::{
     Batch, Head, SegmentStart,
     store::{Store, StoreError},
 };
+
+use crate::gate::Gate;
 
 /// Batches that may wait for the disk; when there are more, the guest waits.
 const DEPTH: usize = 64;
@@ -30,13 +33,31 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Starts writing to `store`, with a segment that begins at `start`.
-    #[must_use]
-    pub fn new(store: Store, start: SegmentStart) -> Archive {
+    /// Starts writing to `store`, with a segment that begins at `start`. That is on disk before anything else happens: who finds
+    /// no segment knows that nothing ran.
+    ///
+    /// # Errors
+    /// If the disk does not take the segment.
+    pub fn new(store: Store, start: SegmentStart) -> Result<Archive, StoreError> {
+        Archive::start(store, start, None)
+    }
+
+    /// The same, for a log by which effects wait at `gate`: that is told what is on disk as soon as it is. What comes while the
+    /// disk is at work goes together the next time.
+    ///
+    /// # Errors
+    /// As [`Archive::new`].
+    pub fn awaited(store: Store, start: SegmentStart, gate: Arc<Gate>) -> Result<Archive, StoreError> {
+        gate.require_disk(start.position);
+        Archive::start(store, start, Some(gate))
+    }
+
+    fn start(mut store: Store, start: SegmentStart, gate: Option<Arc<Gate>>) -> Result<Archive, StoreError> {
+        store.begin(&start)?;
         let (items, receiver) = flume::bounded(DEPTH);
         let (used, spare) = flume::bounded(DEPTH);
-        let thread = std::thread::spawn(move || write(store, start, &receiver, &used));
-        Archive { items, spare, thread }
+        let thread = thread::spawn(move || write(store, &receiver, &used, gate.as_deref()));
+        Ok(Archive { items, spare, thread })
     }
 
     /// Begins a segment.
@@ -86,23 +107,31 @@ pub struct Failed;
 
 fn write(
     mut store: Store,
-    start: SegmentStart,
     items: &flume::Receiver<Item>,
     used: &flume::Sender<Batch>,
+    gate: Option<&Gate>,
 ) -> Result<(), StoreError> {
-    store.begin(&start)?;
     while let Ok(first) = items.recv() {
-        for item in iter::once(first).chain(items.try_iter()) {
+        let mut watermark = None;
+        for item in iter::once(first).chain(items.try_iter().take(DEPTH)) {
             match item {
                 Item::Begin(start) => store.begin(&start)?,
                 Item::Append(head, batch, body) => {
                     store.append(&head, &batch, &body)?;
+                    watermark = Some(head.mark.watermark);
                     // A full pool means that the batch is one too many.
                     let _ = used.try_send(batch);
                 }
             }
         }
-        thread::sleep(STRIDE);
+        let Some(gate) = gate else {
+            thread::sleep(STRIDE);
+            continue;
+        };
+        if let Some(watermark) = watermark {
+            store.sync()?;
+            gate.written(watermark);
+        }
     }
     store.seal()?;
     store.flush()

@@ -1,9 +1,9 @@
 //! The commit gate: the only place where an effect leaves.
 //!
-//! An effect made by the step that led to position E depends on events before E. While the guest is protected, it is *held*
-//! until the secondary holds the log up to the watermark E, is then *acknowledged*, and is *released* when it is handed to the
-//! outside, in order. What is required changes only through [`Gate::protect`] and [`Gate::unprotect`], which the arbiter's
-//! answer must precede.
+//! An effect made by the step that led to position E depends on events before E. It is *held* until all who are required hold
+//! the log up to the watermark E, is then *acknowledged*, and is *released* when it is handed to the outside, in order.
+//! Required are the secondary's memory, while the guest is protected, and this node's disk, if that was asked for. The first
+//! changes only through [`Gate::protect`] and [`Gate::unprotect`], which the arbiter's answer must precede.
 
 use std::{
     collections::VecDeque,
@@ -43,12 +43,14 @@ pub struct Gate {
     inner: Mutex<Inner>,
     room: Condvar,
     /// What the lock guards says the same; this one costs the guest's thread nothing to read.
-    protected: AtomicBool,
+    awaits_log: AtomicBool,
 }
 
 struct Inner {
     outlet: Box<dyn Outlet>,
     clock: Box<dyn Fn() -> Duration + Send>,
+    /// This node's disk is required, and holds the log up to this watermark.
+    on_disk: Option<Position>,
     /// The secondary's acknowledgement is required.
     protected: bool,
     /// What it has acknowledged; `None` before it acknowledged anything.
@@ -93,6 +95,7 @@ impl Gate {
         let inner = Inner {
             outlet,
             clock: Box::new(clock),
+            on_disk: None,
             protected: false,
             acknowledged: None,
             lease: None,
@@ -104,7 +107,7 @@ impl Gate {
             newest: Position::BOOT,
             powered_off: None,
         };
-        Gate { inner: Mutex::new(inner), room: Condvar::new(), protected: AtomicBool::new(false) }
+        Gate { inner: Mutex::new(inner), room: Condvar::new(), awaits_log: AtomicBool::new(false) }
     }
 
     /// Brings an effect made at `at`; positions never fall. It leaves at once if nothing is required of it. Blocks while
@@ -130,22 +133,37 @@ impl Gate {
         self.room.notify_all();
     }
 
+    /// Requires this node's own disk, from now on and for good: it holds the log up to the watermark `position`.
+    pub fn require_disk(&self, position: Position) {
+        let mut inner = self.lock();
+        inner.on_disk = Some(position);
+        self.awaits_log.store(true, Ordering::Relaxed);
+    }
+
+    /// This node's disk holds the log up to the watermark `position`. Releases what that was awaited for.
+    pub fn written(&self, position: Position) {
+        let mut inner = self.lock();
+        inner.on_disk = inner.on_disk.map(|on_disk| on_disk.max(position));
+        inner.release_ready();
+        self.room.notify_all();
+    }
+
     /// Requires the acknowledgement of a secondary, which has acknowledged nothing yet and promises until `lease` not to take
     /// over, from now on and of what waits. Returns the position of the newest effect that has left already.
     pub fn protect(&self, lease: Duration) -> Position {
         let mut inner = self.lock();
         inner.protected = true;
-        self.protected.store(true, Ordering::Relaxed);
+        self.awaits_log.store(true, Ordering::Relaxed);
         inner.acknowledged = None;
         inner.lease = Some(lease);
         inner.newest
     }
 
-    /// Requires nobody's acknowledgement any more. That is only right after the arbiter has agreed.
+    /// Requires no secondary's acknowledgement any more. That is only right after the arbiter has agreed.
     pub fn unprotect(&self) {
         let mut inner = self.lock();
         inner.protected = false;
-        self.protected.store(false, Ordering::Relaxed);
+        self.awaits_log.store(inner.on_disk.is_some(), Ordering::Relaxed);
         inner.lease = None;
         inner.release_ready();
         self.room.notify_all();
@@ -169,10 +187,10 @@ impl Gate {
         self.room.notify_all();
     }
 
-    /// Whether a secondary's acknowledgement is required, or was a moment ago.
+    /// Whether effects wait for the log behind them, or did a moment ago.
     #[must_use]
-    pub fn is_protected(&self) -> bool {
-        self.protected.load(Ordering::Relaxed)
+    pub fn awaits_log(&self) -> bool {
+        self.awaits_log.load(Ordering::Relaxed)
     }
 
     /// Whether an effect waits.
@@ -211,8 +229,9 @@ impl Gate {
 impl Inner {
     fn may_release(&self, at: Position) -> bool {
         let acknowledged = || self.acknowledged.is_some_and(|acknowledged| acknowledged >= at);
+        let on_disk = || self.on_disk.is_none_or(|on_disk| on_disk >= at);
         let leased = || self.lease.is_some_and(|lease| (self.clock)() < lease);
-        !self.fenced && (!self.protected || acknowledged() && leased())
+        !self.fenced && on_disk() && (!self.protected || acknowledged() && leased())
     }
 
     /// A guest that writes to its console makes an effect of every byte: what lies around them counts as well.
@@ -328,6 +347,34 @@ mod tests {
         gate.acknowledge(Position(7));
         assert_eq!(out.try_recv().unwrap(), b"seven");
         assert_eq!(gate.released(Position(8)), Position(8));
+    }
+
+    #[test]
+    fn what_must_be_on_disk_waits_for_the_disk_and_for_the_secondary() {
+        let (gate, out) = gate();
+        gate.require_disk(Position(3));
+        assert!(gate.awaits_log());
+        frame(&gate, 3, b"three");
+        assert_eq!(out.try_recv().unwrap(), b"three", "it was on disk already");
+        frame(&gate, 5, b"five");
+        gate.acknowledge(Position(9));
+        assert!(out.try_recv().is_err(), "only the disk counts");
+        gate.written(Position(5));
+        assert_eq!(out.try_recv().unwrap(), b"five");
+
+        gate.protect(LONG);
+        frame(&gate, 6, b"six");
+        gate.written(Position(6));
+        assert!(out.try_recv().is_err(), "the secondary counts, too");
+        gate.acknowledge(Position(6));
+        assert_eq!(out.try_recv().unwrap(), b"six");
+        frame(&gate, 7, b"seven");
+        gate.acknowledge(Position(7));
+        gate.unprotect();
+        assert!(out.try_recv().is_err(), "the disk is required for good");
+        assert!(gate.awaits_log());
+        gate.written(Position(8));
+        assert_eq!(out.try_recv().unwrap(), b"seven");
     }
 
     #[test]

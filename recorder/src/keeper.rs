@@ -88,6 +88,13 @@ impl Keeper {
         asks
     }
 
+    /// Whether to ask for a capture of a guest that is about to be stopped: then it is taken as asked for.
+    pub fn asks_last(&mut self) -> bool {
+        let asks = !self.items.is_full() && !self.items.is_disconnected();
+        self.asked |= asks;
+        asks
+    }
+
     /// Takes the capture that was asked for. The log's segment with this number begins where it was made.
     pub fn take(&mut self, capture: Capture, segment: u64) {
         self.asked = false;

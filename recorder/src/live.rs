@@ -64,7 +64,7 @@ pub struct Live {
     entered: Option<Instant>,
     /// Since when the machine is to pause.
     pausing: Option<Instant>,
-    /// The start of the guest: what it is told before its first instruction.
+    /// What the guest is told before it is entered first.
     greeting: Option<Greeting>,
     buffer: Box<[u8; FRAME_MAX]>,
     /// Console bytes that came in and are not delivered yet.
@@ -83,7 +83,7 @@ struct Progress {
     typed: bool,
 }
 
-/// The events before the first instruction, in order.
+/// The events before the guest is entered first, in order.
 enum Greeting {
     Wall,
     Seed([u8; 32]),
@@ -123,6 +123,13 @@ impl Live {
     #[must_use]
     pub fn greet(mut self, seed: [u8; 32]) -> Live {
         self.greeting = Some(Greeting::Seed(seed));
+        self
+    }
+
+    /// Tells a guest the wall time that has stood still for longer than its clock says.
+    #[must_use]
+    pub fn tell_wall(mut self) -> Live {
+        self.greeting = Some(Greeting::Wall);
         self
     }
 
@@ -189,7 +196,7 @@ impl Live {
     }
 
     fn flush_due(&self) -> Option<Instant> {
-        self.journal.due(self.gate.is_protected())
+        self.journal.due(self.gate.awaits_log())
     }
 
     fn arrive(&mut self, here: &Here) {
@@ -286,7 +293,7 @@ impl Live {
         Ok(Next::Event(event))
     }
 
-    /// What a guest that boots is told.
+    /// What the guest is told first.
     fn greeting(&mut self, here: &Here, greeting: Greeting) -> Result<Next<'_>, LiveError> {
         match greeting {
             Greeting::Seed(seed) => {

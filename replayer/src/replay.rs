@@ -69,6 +69,8 @@ pub struct Replay<H, W> {
     history: H,
     witness: W,
     compares: bool,
+    /// A stop is no end if the log goes on behind it.
+    passes_stops: bool,
     progress: Arc<Progress>,
     current: Option<Arrived>,
     cursor: Cursor,
@@ -83,6 +85,7 @@ enum Step {
     Answer(Next<'static>),
     Deliver,
     Skip,
+    Stop,
     Fetch,
 }
 
@@ -95,6 +98,7 @@ impl<H: History, W: Witness> Replay<H, W> {
             history,
             witness,
             compares,
+            passes_stops: false,
             progress,
             current: None,
             cursor: Cursor::default(),
@@ -102,6 +106,12 @@ impl<H: History, W: Witness> Replay<H, W> {
             due: None,
             clock,
         }
+    }
+
+    /// Goes on behind a stop if the guest was started again. The history must not wait for what may still come.
+    #[must_use]
+    pub fn past_stops(self) -> Self {
+        Replay { passes_stops: true, ..self }
     }
 
     /// Pauses the machine at the first boundary at or after `position`, once everything that is recorded there has happened.
@@ -206,6 +216,7 @@ impl<H: History, W: Witness> Replay<H, W> {
             }
             Record::Checkpoint(_) if !self.compares => Ok(Step::Skip),
             Record::Checkpoint(digest) => pause(self, Due::Checkpoint(digest)),
+            Record::Stop if self.passes_stops => Ok(Step::Stop),
             Record::Stop => pause(self, Due::Stop),
         }
     }
@@ -255,6 +266,13 @@ impl<H: History, W: Witness> World for Replay<H, W> {
                 Step::Answer(answer) => return Ok(answer),
                 Step::Deliver => break,
                 Step::Skip => self.skip(),
+                Step::Stop => {
+                    self.skip();
+                    if self.peek().is_none() && !self.fetch()? {
+                        self.due = Some(Due::Stop);
+                        return Ok(Next::Pause);
+                    }
+                }
                 Step::Fetch => {
                     if !self.fetch()? {
                         self.due = Some(Due::LogEnds);

@@ -5,6 +5,7 @@ use std::{ffi::OsString, path::PathBuf, sync::Arc};
 use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use echovisor_event::Position;
 use echovisor_log::{arbiter, link::Keys};
+use echovisor_machine::MachineConfig;
 use echovisor_recorder::{Keeper, primary::protocol::Timing};
 use echovisor_snapshot::store::{Keep, PageStore};
 use humantime::Duration;
@@ -58,7 +59,7 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Swap the roles of the two nodes of a protected guest, which notices nothing
     Promote(promote::PromoteArgs),
-    /// Ask a running node to power its guest off and to end
+    /// Ask a running node to end; a guest with a --store goes on when it is started again, any other is gone
     Stop(stop::StopArgs),
     /// See what this host offers, and what is missing, with the remedy
     CheckHost(check_host::CheckHostArgs),
@@ -117,12 +118,16 @@ fn usage(error: &clap::Error) -> Failure {
     Failure::new(what, hint).with_exit(Exit::Usage)
 }
 
+const DEFAULT_GUEST: &str = "kv";
+const DEFAULT_MEMORY: &str = "64M";
+const DEFAULT_MAC: &str = "02:00:00:00:00:02";
+
 /// Which guest runs.
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
 pub struct GuestArgs {
     /// A built-in guest
-    #[arg(long = "guest", value_name = "NAME", default_value = "kv")]
+    #[arg(long = "guest", value_name = "NAME", default_value = DEFAULT_GUEST)]
     pub name: String,
 
     /// What the guest is told, such as "ip=10.0.0.2/24 gw=10.0.0.1"
@@ -130,8 +135,25 @@ pub struct GuestArgs {
     pub arguments: String,
 
     /// The guest's memory
-    #[arg(long, value_name = "SIZE", default_value = "64M")]
+    #[arg(long, value_name = "SIZE", default_value = DEFAULT_MEMORY)]
     pub memory: MemorySize,
+}
+
+impl GuestArgs {
+    /// The first option that is given and does not fit `config`, as that has it.
+    #[must_use]
+    pub fn contradiction(&self, config: &MachineConfig) -> Option<String> {
+        let memory = MemorySize(config.memory);
+        if self.name != DEFAULT_GUEST && self.name != config.guest {
+            Some(format!("--guest {}", config.guest))
+        } else if !self.arguments.is_empty() && self.arguments != config.arguments {
+            Some(format!("--guest-args {:?}", config.arguments))
+        } else if self.memory.to_string() != DEFAULT_MEMORY && self.memory != memory {
+            Some(format!("--memory {memory}"))
+        } else {
+            None
+        }
+    }
 }
 
 /// What the guest's network device is connected to.
@@ -143,8 +165,24 @@ pub struct NetArgs {
     pub net: Net,
 
     /// The hardware address of the guest's network device
-    #[arg(long, value_name = "MAC", default_value = "02:00:00:00:00:02")]
+    #[arg(long, value_name = "MAC", default_value = DEFAULT_MAC)]
     pub mac: Mac,
+}
+
+impl NetArgs {
+    /// As [`GuestArgs::contradiction`]. A guest with a network device needs a network, and one without can use none.
+    #[must_use]
+    pub fn contradiction(&self, config: &MachineConfig) -> Option<String> {
+        match (config.mac, &self.net) {
+            (None, Net::None) => None,
+            (None, _) => Some("no --net".to_owned()),
+            (Some(_), Net::None) => Some("--net".to_owned()),
+            (Some(mac), _) if self.mac.to_string() != DEFAULT_MAC && self.mac.0 != mac => {
+                Some(format!("--mac {}", Mac(mac)))
+            }
+            (Some(_), _) => None,
+        }
+    }
 }
 
 /// Which snapshots of the guest a recording holds, so that a replay can begin at any of them.
@@ -165,11 +203,11 @@ pub struct KeepArgs {
 }
 
 impl KeepArgs {
-    /// Writes snapshots to `store`, which holds that of the beginning.
+    /// Writes snapshots to `store`, behind position `last`, up to where it has what it needs.
     #[must_use]
-    pub fn keeper(&self, store: PageStore) -> Keeper {
+    pub fn keeper(&self, store: PageStore, last: Position) -> Keeper {
         let (count, age) = (self.keep.map(|count| count as usize), self.keep_for.map(|age| *age));
-        Keeper::new(store, self.snapshot_every.0, Keep { count, age, oldest: true }, Position::BOOT)
+        Keeper::new(store, self.snapshot_every.0, Keep { count, age, oldest: true }, last)
     }
 }
 
@@ -262,6 +300,15 @@ impl NodeArgs {
 pub enum Policy {
     /// Only where execution can't be replayed.
     Replay,
+}
+
+/// What makes an effect safe, so that it may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Ack {
+    /// The secondary holds what led to it, if the guest is protected; a lone node's effects leave at once
+    Memory,
+    /// What led to it is on this node's disk, and the secondary holds it if the guest is protected
+    Disk,
 }
 
 /// Runs a future to its end, with timers, sockets and signals, on this thread.

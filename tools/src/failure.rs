@@ -84,8 +84,13 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
         let hint =
             error.hint().unwrap_or("see whether the disk is well, and whether the recording is wholly there");
-        let corrupt =
-            matches!(error, StoreError::Damage(_) | StoreError::Header { .. } | StoreError::Index { .. });
+        let corrupt = matches!(
+            error,
+            StoreError::Damage(_)
+                | StoreError::Header { .. }
+                | StoreError::Writer { .. }
+                | StoreError::Index { .. }
+        );
         let exit = if corrupt { Exit::Corrupt } else { Exit::Failed };
         Failure::new(error.to_string(), hint).with_exit(exit)
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use echovisor_event::{Position, Term};
-use echovisor_log::{SegmentStart, store::Recording};
+use echovisor_log::{SegmentStart, store::Segment};
 use echovisor_machine::{Machine, MachineConfig, cpu::kvm::KvmCpu};
 use echovisor_snapshot::{
     PageDigests, RestoreError,
@@ -48,11 +48,11 @@ pub(crate) struct Restored {
 /// # Errors
 /// If there is none, or the host gives no machine.
 pub(crate) fn restore(
-    recording: &Recording,
+    segments: &[Segment],
+    snapshots: &Snapshots,
     position: Position,
     config: &MachineConfig,
 ) -> Result<Restored, Failure> {
-    let snapshots = Snapshots::open(&recording.snapshots_dir())?;
     for damage in snapshots.damaged() {
         output::say(format_args!("a snapshot cannot be used: {damage}"));
     }
@@ -60,7 +60,8 @@ pub(crate) fn restore(
     for manifest in snapshots.list().iter().rev().filter(|manifest| manifest.position <= position) {
         let begins =
             |start: &SegmentStart| (start.segment, start.position) == (manifest.segment, manifest.position);
-        if !recording.segments().iter().any(|segment| begins(&segment.start)) {
+        // A guest that never ran has a snapshot and no log.
+        if !segments.is_empty() && !segments.iter().any(|segment| begins(&segment.start)) {
             continue;
         }
         match snapshots.restore(manifest.position, config, KvmCpu::new) {

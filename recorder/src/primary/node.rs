@@ -248,6 +248,8 @@ impl Node {
         let sleep = self.engine.wake_at().map_or(Duration::from_secs(3600), |at| at.saturating_sub(now));
         let disk_behind = self.archive.as_ref().is_some_and(|archive| !archive.has_room());
         let has_room = !disk_behind && self.engine.has_room();
+        // The disk's thread releases what waited for it, and tells nobody.
+        let disk_behind = disk_behind || (self.ending.is_some() && self.guest.gate.holds());
         let journal = self.guest.journal.entries();
         // Batches go out before more is encoded, unless more is here already: then one write serves for all of it.
         let settled =
@@ -321,6 +323,9 @@ impl Node {
             },
             Event::Command(Command::Stop(reply)) => {
                 self.stoppers.push(reply);
+                if self.keeper.as_mut().is_some_and(Keeper::asks_last) {
+                    self.ask(Request::Capture(Purpose::Snapshot));
+                }
                 self.ask(Request::Stop);
             }
             Event::Command(Command::HandOver(reply)) => {

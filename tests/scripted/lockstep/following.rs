@@ -22,15 +22,25 @@ pub(crate) type Followed = Follower<Watched, Feed, Witnessed>;
 
 /// Makes a machine that follows the first `batches` batches of `recording`, from its beginning.
 pub(crate) fn follower(recording: &Recording, batches: usize) -> (Followed, Arc<Progress>) {
-    follow(recording, batches, true)
+    follow(recording, batches, true, false)
 }
 
 /// The same, but digests are not compared.
 pub(crate) fn without_digests(recording: &Recording) -> Followed {
-    follow(recording, usize::MAX, false).0
+    follow(recording, usize::MAX, false, false).0
 }
 
-fn follow(recording: &Recording, batches: usize, compares: bool) -> (Followed, Arc<Progress>) {
+/// Makes a machine that follows `recording` beyond stops behind which it goes on.
+pub(crate) fn past_stops(recording: &Recording) -> (Followed, Arc<Progress>) {
+    follow(recording, usize::MAX, true, true)
+}
+
+fn follow(
+    recording: &Recording,
+    batches: usize,
+    compares: bool,
+    passes_stops: bool,
+) -> (Followed, Arc<Progress>) {
     let watermark = Rc::new(Cell::new(recording.image.position()));
     let feed = Feed::new(&recording.pieces, batches, watermark.clone());
     let cpu = |memory: &Memory| {
@@ -40,6 +50,7 @@ fn follow(recording: &Recording, batches: usize, compares: bool) -> (Followed, A
     let machine = recording.image.restore(&scripted::config(), cpu).expect("an image of this machine");
     let progress = Arc::new(Progress::default());
     let replay = Replay::new(feed, Witnessed::default(), compares, progress.clone());
+    let replay = if passes_stops { replay.past_stops() } else { replay };
     (Follower::new(machine, replay), progress)
 }
 
@@ -127,7 +138,9 @@ impl History for Feed {
         }
         while let Some(piece) = self.pieces.pop_front() {
             match (piece, &mut self.decoder) {
-                (Piece::Start(start), None) => self.decoder = Some(Decoder::new(start)),
+                // Another run's log begins anew.
+                (Piece::Start(start), decoder) if start.sequence == 0 => *decoder = Some(Decoder::new(start)),
+                (Piece::Start(_), None) => panic!("the log begins with its first segment"),
                 (Piece::Start(start), Some(decoder)) => {
                     assert_eq!(decoder.following(start.term), start);
                     decoder.start(start);

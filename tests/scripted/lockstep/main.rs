@@ -28,7 +28,7 @@ use echovisor_tests::scripted::{self, boot};
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::{
-    following::{Followed, batches, follower, without_digests},
+    following::{Followed, batches, follower, past_stops, without_digests},
     guests::{Said, echoed},
     recording::{End, Recording, record, written},
 };
@@ -260,5 +260,29 @@ fn a_guest_that_ends_itself_ends_its_replay() {
         let (mut cut, _) = follower(&recording, batches(&recording) - 1);
         let reached = run(&mut cut);
         assert!(matches!(reached, Reached::PoweredOff(7) | Reached::LogEnds), "seed {seed}: {reached:?}");
+    }
+}
+
+/// As a guest that its operator stops and starts again from its store.
+#[test]
+fn who_was_stopped_and_started_again_is_followed_to_the_last_stop() {
+    for (program, seed) in programs().into_iter().zip(SEEDS) {
+        let mut machine = boot(&program);
+        let mut recording = record(&mut machine, seed, End::Stop(200));
+        for end in [400, 600] {
+            let again = record(&mut machine, seed + end, End::Stop(end));
+            recording.pieces.extend(again.pieces);
+            recording.checkpoints += again.checkpoints;
+            (recording.position, recording.trail) = (again.position, again.trail);
+        }
+        let (mut stops, _) = follower(&recording, usize::MAX);
+        assert!(matches!(run(&mut stops), Reached::Stopped));
+        assert!(stops.machine().position() < recording.position, "a secondary ends at the first stop");
+
+        let (mut passes, progress) = past_stops(&recording);
+        assert!(matches!(run(&mut passes), Reached::Stopped));
+        assert_eq!(passes.machine().position(), recording.position);
+        assert_eq!(passes.machine().trail().0, recording.trail);
+        assert_eq!(progress.checkpoints(), recording.checkpoints);
     }
 }

@@ -1,27 +1,28 @@
 //! `echovisor primary`: runs a guest against the real world, and has it protected by a secondary.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use clap::Args;
 use echovisor_event::{NodeId, Term, VmId};
 use echovisor_log::{
-    SegmentStart,
-    arbiter::{CasOutcome, Record, rules},
-    link::{Address, Listener},
-    store::{Header, Store},
+    arbiter::{
+        CasOutcome, Record,
+        rules::{self, RuleError},
+    },
+    link::{Address, Fingerprint, Listener},
+    store::Writer,
 };
-use echovisor_machine::boot::boot;
 use echovisor_recorder::{
     Archive, HostClock, Journal,
     gate::Gate,
-    primary::{Cluster, Node},
+    primary::{self, Cluster, Node},
 };
 
 use crate::{
-    cli::{GuestArgs, KeepArgs, NetArgs, NodeArgs, Policy, SandboxArgs, block_on},
+    cli::{Ack, GuestArgs, KeepArgs, NetArgs, NodeArgs, Policy, SandboxArgs, block_on},
     failure::{Exit, Failure},
-    node::{self, Controls, Launch, Reach, Role, Station},
-    sandbox, snapshots,
+    node::{self, Controls, Launch, Origin, Past, Reach, Role, Station},
+    sandbox,
 };
 
 /// The arguments of `echovisor primary`.
@@ -47,9 +48,18 @@ pub struct PrimaryArgs {
     #[arg(long, value_name = "ADDR", requires = "listen")]
     pub join: Option<Address>,
 
-    /// Keep the log in this folder, as `record` does
+    /// Keep the guest's history in this folder; where it holds one already, the guest goes on from there, after a stop, a
+    /// crash of the node or a loss of power
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
+
+    /// What makes an effect safe, so that it may leave: with `disk` nothing that anybody has seen is lost with the power
+    #[arg(long, value_enum, default_value_t = Ack::Memory, requires_if("disk", "store"))]
+    pub ack: Ack,
+
+    /// Go on from the store though it may lack the last moments that clients have seen
+    #[arg(long, requires = "store")]
+    pub accept_rollback: bool,
 
     /// Which snapshots that folder holds.
     #[command(flatten)]
@@ -82,15 +92,8 @@ pub fn run(args: &PrimaryArgs) -> Result<Exit, Failure> {
 }
 
 async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
-    let me = node::node_id()?;
-    let vm = VmId(node::random()?);
     let port = node::port(&args.net.net)?;
-    let program = node::program(&args.guest)?;
-    let config = node::config(&args.guest, &args.net, &program);
-    let machine = boot(&config, &program)?;
     let fingerprint = node::fingerprint()?;
-
-    // The arbiter comes last: who cannot listen, answer or write must not hold the guest.
     let keys = args.node.keys()?;
     let listener = match &args.listen {
         Some(address) => Some(Arc::new(Listener::bind(address, keys.clone()).await?)),
@@ -98,47 +101,17 @@ async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
     };
     let (sender, commands) = node::primary_commands();
     let controls = Controls::new(args.node.control.as_deref(), Reach::Primary(sender, None))?;
-    let claim = listener.clone().map(|listener| Claim::new(args, listener, vm, me)).transpose()?;
-    let store = match &args.store {
-        Some(folder) => {
-            let header = Header {
-                vm,
-                fingerprint: fingerprint.clone(),
-                guest: config.program,
-                machine: config.to_bytes(),
-            };
-            let store = Store::create(folder, &header)?;
-            let snapshots = snapshots::begin(&store.snapshots_dir(), &machine)?;
-            Some((store, args.keep.keeper(snapshots)))
-        }
-        None => None,
-    };
-    let cluster = claim.map(Claim::stake).transpose()?;
-    let term = cluster.as_ref().map_or(Term(1), |cluster| cluster.record.term);
-    let start = SegmentStart::first(term);
-    let (archive, keeper) = store.map(|(store, keeper)| (Archive::new(store, start), keeper)).unzip();
-    let cluster = cluster.map(|cluster| (cluster, fingerprint.clone()));
-
-    let logged = cluster.is_some() || archive.is_some();
     sandbox::confine(args.sandbox.no_seccomp)?;
-    let guest = node::launch(Launch {
-        machine,
-        port: port.clone(),
-        gate: Arc::new(Gate::new(node::outlet(port.clone()))),
-        journal: if logged { Journal::new() } else { Journal::unwritten() },
-        clock: HostClock::starting(),
-        seed: Some(node::random()?),
-        cadence: Some(node::CHECKPOINT_CADENCE),
-        held: args.wait_for_secondary,
-        stdin: args.stdin,
-    })?;
-    let mut node = Node::new(me, guest, config.to_bytes(), start, archive, cluster);
-    if let Some(keeper) = keeper {
-        node = node.keeping(keeper);
+
+    let past = args.store.as_deref().map(|folder| Past::open(folder, &fingerprint)).transpose()?.flatten();
+    if let Some(past) = &past {
+        past.must_fit(&args.guest, &args.net)?;
     }
+    let me = past.as_ref().and_then(Past::node).map_or_else(node::node_id, Ok)?;
+    let vm = past.as_ref().map_or_else(|| node::random().map(VmId), |past| Ok(past.vm()))?;
     let station = Station {
         me,
-        fingerprint,
+        fingerprint: fingerprint.clone(),
         port,
         listener,
         join: args.join.clone(),
@@ -146,31 +119,123 @@ async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
         node: args.node.clone(),
         controls,
     };
-    let primary = node::Primary { node, commands, program, mac: config.mac };
+    let claim = match Claim::new(args, station.listener.clone(), vm, me, past.as_ref())? {
+        Claimed::ByNobody => None,
+        Claimed::ByMe(claim) => Some(*claim),
+        Claimed::ByOther { record, join } => {
+            drop(past);
+            let role = station.joining(record, join, None);
+            return station.run(role).await;
+        }
+    };
+    let mut origin = match past {
+        Some(past) => Origin::past(past, &args.guest)?,
+        None => Origin::boot((&args.guest, &args.net), args.store.as_deref(), vm, &fingerprint)?,
+    };
+    let term = claim.as_ref().map_or_else(|| origin.term(), |claim| claim.cluster.record.term);
+    if let Some((store, _)) = &mut origin.store {
+        // Before the arbiter knows of it: a record of a term that is not written here tells of a history that is not here.
+        store.see_term(term)?;
+        let (arbitrated, durable) = (claim.is_some(), args.ack == Ack::Disk);
+        store.set_writer(Writer { node: me, arbitrated, durable })?;
+    }
+    // The arbiter comes last: who cannot listen, answer, write or go on must not hold the guest.
+    let cluster = claim.map(Claim::stake).transpose()?.map(|cluster| (cluster, fingerprint));
+
+    let primary = live(args, &station, origin, term, cluster, commands)?;
     station.run(Role::Primary(Box::new(primary))).await
+}
+
+/// Runs the guest against the real world.
+fn live(
+    args: &PrimaryArgs,
+    station: &Station,
+    origin: Origin,
+    term: Term,
+    cluster: Option<(Cluster, Fingerprint)>,
+    commands: flume::Receiver<primary::Command>,
+) -> Result<node::Primary, Failure> {
+    let (start, boots) = (origin.start(term), origin.boots());
+    let Origin { machine, config, program, store, unconfirmed } = origin;
+    let gate = Arc::new(Gate::new(node::outlet(station.port.clone())));
+    let (mut archive, mut keeper) = (None, None);
+    if let Some((store, snapshots)) = store {
+        archive = Some(match args.ack {
+            Ack::Memory => Archive::new(store, start)?,
+            Ack::Disk => Archive::awaited(store, start, gate.clone())?,
+        });
+        keeper = Some(args.keep.keeper(snapshots, machine.position()));
+    }
+    // At least once: what an earlier run may not have sent comes first.
+    unconfirmed.resend(|at, effect| gate.pass(at, effect));
+    let logged = cluster.is_some() || archive.is_some();
+    let guest = node::launch(Launch {
+        clock: HostClock::new(machine.clock(), Instant::now()),
+        machine,
+        port: station.port.clone(),
+        gate,
+        journal: if logged { Journal::new() } else { Journal::unwritten() },
+        seed: boots.then(node::random).transpose()?,
+        slept: !boots,
+        cadence: Some(node::CHECKPOINT_CADENCE),
+        held: args.wait_for_secondary,
+        stdin: args.stdin,
+    })?;
+    let mut node = Node::new(station.me, guest, config.to_bytes(), start, archive, cluster);
+    if let Some(keeper) = keeper {
+        node = node.keeping(keeper);
+    }
+    Ok(node::Primary { node, commands, program, mac: config.mac })
+}
+
+/// Who may run the guest, as the arbiter's record stands.
+enum Claimed {
+    /// No arbiter needs to be asked.
+    ByNobody,
+    /// This node, if the record stays as it is.
+    ByMe(Box<Claim>),
+    /// Another node has gone on with it, and may be joined here.
+    ByOther { record: Record, join: Address },
 }
 
 /// The arbiter's record as this node wants it.
 struct Claim {
     present: Option<Record>,
-    wanted: Record,
     cluster: Cluster,
 }
 
 impl Claim {
     /// Asks whether this node may be the primary.
-    fn new(args: &PrimaryArgs, listener: Arc<Listener>, vm: VmId, me: NodeId) -> Result<Claim, Failure> {
+    fn new(
+        args: &PrimaryArgs,
+        listener: Option<Arc<Listener>>,
+        vm: VmId,
+        me: NodeId,
+        past: Option<&Past>,
+    ) -> Result<Claimed, Failure> {
+        if listener.is_none() && (args.store.is_none() || args.node.arbiter.is_none()) {
+            past.map_or(Ok(()), |past| past.may_go_on_alone(args.accept_rollback))?;
+            return Ok(Claimed::ByNobody);
+        }
         let arbiter = args.node.arbiter("--listen")?;
         let present = arbiter.read()?;
-        let wanted = rules::start(present.as_ref(), vm, me)?;
-        let cluster =
-            Cluster { listener: Some(listener), arbiter, record: wanted, timing: args.node.timing() };
-        Ok(Claim { present, wanted, cluster })
+        let wanted = match past {
+            Some(past) => past.record(present.as_ref(), me, args.accept_rollback),
+            None => rules::start(present.as_ref(), vm, me),
+        };
+        let record = match (wanted, &args.join) {
+            (Err(RuleError::Held(record)), Some(join)) if past.is_some() && record.vm == vm => {
+                return Ok(Claimed::ByOther { record, join: join.clone() });
+            }
+            (wanted, _) => wanted?,
+        };
+        let cluster = Cluster { listener, arbiter, record, timing: args.node.timing() };
+        Ok(Claimed::ByMe(Box::new(Claim { present, cluster })))
     }
 
     /// Becomes the primary.
     fn stake(self) -> Result<Cluster, Failure> {
-        match self.cluster.arbiter.compare_and_set(self.present.as_ref(), &self.wanted)? {
+        match self.cluster.arbiter.compare_and_set(self.present.as_ref(), &self.cluster.record)? {
             CasOutcome::Won => Ok(self.cluster),
             CasOutcome::Lost(_) => {
                 let hint = "two nodes were started at the same moment; `status` tells which one runs";

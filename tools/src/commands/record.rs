@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
-use echovisor_event::{Term, VmId};
+use echovisor_event::{Position, Term, VmId};
 use echovisor_log::{
     SegmentStart,
     store::{Header, Store},
@@ -89,14 +89,15 @@ async fn record(args: &RecordArgs) -> Result<Exit, Failure> {
         journal: Journal::new(),
         clock: HostClock::starting(),
         seed: Some(node::random()?),
+        slept: false,
         cadence: Some(node::CHECKPOINT_CADENCE),
         held: false,
         stdin: args.stdin,
     })?;
     let signals = guest.signals.clone();
-    let archive = Some(Archive::new(store, start));
+    let archive = Some(Archive::new(store, start)?);
     let running = Node::new(node::node_id()?, guest, config.to_bytes(), start, archive, None)
-        .keeping(args.keep.keeper(snapshots));
+        .keeping(args.keep.keeper(snapshots, Position::BOOT));
     let outcome = running.run(commands).await;
     controls.close().await;
     let outcome = outcome?;

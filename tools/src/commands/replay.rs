@@ -11,14 +11,17 @@ use echovisor_event::{Digest, Position};
 use echovisor_log::store::Recording;
 use echovisor_machine::{Machine, MachineConfig, cpu::kvm::KvmCpu};
 use echovisor_replayer::{FollowError, Follower, Progress, Reached, Replay};
-use echovisor_snapshot::{Image, state_digest};
+use echovisor_snapshot::{Image, state_digest, store::Snapshots};
 use fastrand::Rng;
 use serde::Serialize;
 
 use crate::{
     cli::{SandboxArgs, print_result},
     failure::{Exit, Failure},
-    node::{self, history::Batches, history::Console},
+    node::{
+        self,
+        history::{Batches, Console, machine_of},
+    },
     output, sandbox,
     snapshots::{self, Restored},
     summary::Summary,
@@ -88,28 +91,18 @@ struct Verdict {
 pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
     sandbox::confine(args.sandbox.no_seccomp)?;
     let recording = Recording::open(&args.recording)?;
-    let here = node::fingerprint()?;
-    let there = &recording.header().fingerprint;
-    if there.digest != here.digest {
-        let what = format!("this was recorded on another kind of host: {}; here: {}", there.text, here.text);
-        return Err(
-            Failure::new(what, "replay it on a host like the one that recorded it").with_exit(Exit::Unfit)
-        );
-    }
-    let config = MachineConfig::from_bytes(&recording.header().machine).map_err(|error| {
-        Failure::new("the recording's header", "it was made by another version")
-            .because(error)
-            .with_exit(Exit::Corrupt)
-    })?;
+    let config = machine_of(recording.header(), &node::fingerprint()?)?;
     // What is compared is compared from the beginning.
     let target = args.to.filter(|_| !args.verify).map_or(Position::BOOT, Position);
-    let Restored { machine, segment } = snapshots::restore(&recording, target, &config)?;
+    let stored = Snapshots::open(&recording.snapshots_dir())?;
+    let Restored { machine, segment } = snapshots::restore(recording.segments(), &stored, target, &config)?;
     let from = machine.position();
 
     let summary = Summary::read(&args.recording);
     let progress = Arc::new(Progress::default());
     let batches = Batches::new(recording, segment);
     let replay = Replay::new(batches, Console { shown: !args.json }, args.verify, progress.clone());
+    let replay = replay.past_stops();
     let started = Instant::now();
     let distances = Distances::of(args);
     let mut course = Course { follower: Follower::new(machine, replay), config, distances, restores: 0 };

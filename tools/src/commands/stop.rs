@@ -1,4 +1,4 @@
-//! `echovisor stop`: powers a node's guest off and ends the node.
+//! `echovisor stop`: ends a node and its guest's run.
 
 use clap::Args;
 
@@ -18,7 +18,7 @@ pub struct StopArgs {
     pub control: ControlArgs,
 }
 
-/// Asks the node to stop. Its answer comes when the power-off has passed the commit gate.
+/// Asks the node to stop. Its answer comes when everything that the guest did has passed the commit gate.
 ///
 /// # Errors
 /// If the node can't be reached, or refuses.

@@ -126,6 +126,8 @@ pub struct Launch<C> {
     pub clock: HostClock,
     /// Entropy for a guest that boots; `None` for one that goes on.
     pub seed: Option<[u8; 32]>,
+    /// Whether nobody ran it for a while, so that it must be told the wall time anew.
+    pub slept: bool,
     /// How often there are checkpoints.
     pub cadence: Option<Cadence>,
     /// Whether the guest waits until it is protected.
@@ -150,6 +152,8 @@ pub fn launch<C: Cpu + Send + 'static>(launch: Launch<C>) -> Result<primary::Gue
     let mut live = Live::new(launch.port, gate.clone(), journal, signals.clone(), clock, launch.cadence);
     if let Some(seed) = launch.seed {
         live = live.greet(seed);
+    } else if launch.slept {
+        live = live.tell_wall();
     }
     if launch.stdin {
         live = live.console(typed(signals.clone()));

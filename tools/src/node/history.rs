@@ -8,14 +8,50 @@ use std::{
 use echovisor_event::{Effect, Position};
 use echovisor_log::{
     Batch,
-    store::{Damage, Recording, SegmentReader, StoreError},
+    link::Fingerprint,
+    store::{Damage, Header, Recording, Segment, SegmentReader, Store, StoreError},
 };
-use echovisor_machine::Effects;
+use echovisor_machine::{Effects, MachineConfig};
 use echovisor_replayer::{Arrived, History, Witness};
 
+use crate::failure::{Exit, Failure};
+
+/// What has segments that can be read.
+pub trait Segments {
+    /// They, in order.
+    fn list(&self) -> &[Segment];
+
+    /// Reads one of them.
+    ///
+    /// # Errors
+    /// If not even its beginning can be read.
+    fn read(&self, number: u64) -> Result<SegmentReader, StoreError>;
+}
+
+impl Segments for Recording {
+    fn list(&self) -> &[Segment] {
+        self.segments()
+    }
+
+    fn read(&self, number: u64) -> Result<SegmentReader, StoreError> {
+        Recording::read(self, number)
+    }
+}
+
+/// A recording that will be continued.
+impl Segments for &Store {
+    fn list(&self) -> &[Segment] {
+        self.segments()
+    }
+
+    fn read(&self, number: u64) -> Result<SegmentReader, StoreError> {
+        Store::read(self, number)
+    }
+}
+
 /// The batches of a recording, from a segment on.
-pub struct Batches {
-    recording: Recording,
+pub struct Batches<S = Recording> {
+    recording: S,
     /// Numbers of the segments that are still to be read, the next one last.
     segments: Vec<u64>,
     reader: Option<SegmentReader>,
@@ -33,17 +69,17 @@ pub enum ReadError {
     Store(#[from] StoreError),
 }
 
-impl Batches {
+impl<S: Segments> Batches<S> {
     /// Reads `recording` from segment `first` on.
     #[must_use]
-    pub fn new(recording: Recording, first: u64) -> Batches {
-        let numbers = recording.segments().iter().map(|segment| segment.start.segment);
+    pub fn new(recording: S, first: u64) -> Batches<S> {
+        let numbers = recording.list().iter().map(|segment| segment.start.segment);
         let segments = numbers.rev().take_while(|number| *number >= first).collect();
         Batches { segments, recording, reader: None, spare: None }
     }
 }
 
-impl History for Batches {
+impl<S: Segments> History for Batches<S> {
     type Error = ReadError;
 
     fn next(&mut self) -> Result<Option<Arrived>, ReadError> {
@@ -62,6 +98,23 @@ impl History for Batches {
     fn recycle(&mut self, batch: Batch) {
         self.spare = Some(batch);
     }
+}
+
+/// The machine that a recording is of, which only a host like `here` can run.
+///
+/// # Errors
+/// If it was recorded on another kind of host, or by another version.
+pub fn machine_of(header: &Header, here: &Fingerprint) -> Result<MachineConfig, Failure> {
+    let there = &header.fingerprint;
+    if there.digest != here.digest {
+        let what = format!("this was recorded on another kind of host: {}; here: {}", there.text, here.text);
+        let hint = "use it on a host like the one that recorded it";
+        return Err(Failure::new(what, hint).with_exit(Exit::Unfit));
+    }
+    MachineConfig::from_bytes(&header.machine).map_err(|error| {
+        let hint = "it was made by another version";
+        Failure::new("the recording's header", hint).because(error).with_exit(Exit::Corrupt)
+    })
 }
 
 /// Shows what the replayed guest writes on its console; its frames go nowhere.

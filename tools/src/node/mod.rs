@@ -5,7 +5,9 @@ mod failures;
 mod guest;
 pub mod history;
 mod idle;
+mod origin;
 mod outlet;
+mod past;
 pub mod report;
 mod roles;
 
@@ -23,7 +25,9 @@ pub use self::{
     control::{Controls, Reach, primary_commands, secondary_commands},
     guest::{Launch, announcement, config, launch, port, program},
     idle::{Drain, Strays, drain},
+    origin::Origin,
     outlet::outlet,
+    past::{Past, Resumed},
     roles::{Primary, Role, Secondary, Station},
 };
 use crate::failure::{Exit, Failure};

@@ -123,11 +123,18 @@ impl Station {
         let Some(join) = successor.or_else(|| self.join.clone()) else {
             return Err(superseded(&record));
         };
+        let strays = mac.filter(|_| handed_over).map(|guest| Strays::new(guest, self.ethernet_address()));
+        Ok(Next::Role(self.joining(record, join, strays)))
+    }
+
+    /// The role of a node that was primary, now that another one is, as `record` says, and can be joined at `join`. `strays`:
+    /// what to do with what still comes for the guest.
+    #[must_use]
+    pub fn joining(&self, record: Record, join: Address, strays: Option<Strays>) -> Role {
         tracing::warn!("{}: it joins that at {join}", superseded_by(&record));
         let (sender, commands) = secondary_commands();
         self.controls.switch(Reach::Secondary(sender));
-        let strays = mac.filter(|_| handed_over).map(|guest| Strays::new(guest, self.ethernet_address()));
-        Ok(Next::Role(Role::Secondary(Secondary { join, known: Some(record), commands, strays })))
+        Role::Secondary(Secondary { join, known: Some(record), commands, strays })
     }
 
     /// Follows the primary until it is gone, or the guest has ended.
@@ -181,6 +188,7 @@ impl Station {
             journal: if logged { Journal::new() } else { Journal::unwritten() },
             clock: HostClock::new(clock.0, clock.1),
             seed: None,
+            slept: false,
             cadence: Some(CHECKPOINT_CADENCE),
             held: false,
             stdin: false,

@@ -1,0 +1,169 @@
+//! Going on with a guest from the store that an earlier run of its primary has left.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use echovisor_event::{NodeId, Position, VmId};
+use echovisor_log::{
+    arbiter::{
+        Record,
+        rules::{self, Kept, RuleError},
+    },
+    link::Fingerprint,
+    store::{Store, StoreError, Writer},
+};
+use echovisor_machine::{Machine, MachineConfig, cpu::kvm::KvmCpu};
+use echovisor_replayer::{FollowError, Follower, Progress, Reached, Replay, Unconfirmed};
+use echovisor_snapshot::store::PageStore;
+
+use super::history::{Batches, ReadError, machine_of};
+use crate::{
+    cli::{GuestArgs, NetArgs},
+    failure::{Exit, Failure},
+    snapshots::{self, Restored},
+};
+
+/// What an earlier run has left.
+pub struct Past {
+    /// Its store, open for writing.
+    pub store: Store,
+    /// Its snapshots, open for writing.
+    pub snapshots: PageStore,
+    /// The machine that it ran.
+    pub config: MachineConfig,
+    writer: Option<Writer>,
+    /// The guest was stopped on purpose.
+    stopped: bool,
+}
+
+/// A guest that stands where its log ends.
+pub struct Resumed {
+    /// The guest, at a boundary.
+    pub machine: Machine<KvmCpu>,
+    /// What it has done that may not have left.
+    pub unconfirmed: Unconfirmed,
+    /// Positions that were replayed.
+    pub replayed: u64,
+    /// How long that took.
+    pub time: Duration,
+}
+
+impl Past {
+    /// Opens the store in `folder`; `None` if there is none.
+    ///
+    /// # Errors
+    /// If it cannot be continued here.
+    pub fn open(folder: &Path, here: &Fingerprint) -> Result<Option<Past>, Failure> {
+        let store = match Store::open(folder) {
+            Err(StoreError::NoRecording { .. }) => return Ok(None),
+            opened => opened?,
+        };
+        let config = machine_of(store.header(), here)?;
+        let snapshots = PageStore::open(&store.snapshots_dir())?;
+        let (writer, stopped) = (store.writer()?, store.ends_on_purpose()?);
+        Ok(Some(Past { store, snapshots, config, writer, stopped }))
+    }
+
+    /// The guest's identity.
+    #[must_use]
+    pub fn vm(&self) -> VmId {
+        self.store.header().vm
+    }
+
+    /// The node that ran it, as the arbiter knows it.
+    #[must_use]
+    pub fn node(&self) -> Option<NodeId> {
+        self.writer.map(|writer| writer.node)
+    }
+
+    /// How much of the guest's history is here.
+    #[must_use]
+    pub fn kept(&self, accept_rollback: bool) -> Kept {
+        if self.stopped || self.writer.is_some_and(|writer| writer.durable) {
+            Kept::Whole
+        } else if accept_rollback {
+            Kept::RollbackAccepted
+        } else {
+            Kept::Partly
+        }
+    }
+
+    /// Whether the guest may go on without asking an arbiter.
+    ///
+    /// # Errors
+    /// If there was one, or if what clients have seen may be missing.
+    pub fn may_go_on_alone(&self, accept_rollback: bool) -> Result<(), Failure> {
+        if self.writer.is_some_and(|writer| writer.arbitrated) {
+            let what = "an arbiter decides who may go on with this guest, and none is named";
+            return Err(Failure::new(what, "add --arbiter file:PATH, as when the guest was started"));
+        }
+        match self.kept(accept_rollback) {
+            Kept::Partly => Err(RuleError::MayRollBack { vm: self.vm() }.into()),
+            Kept::Whole | Kept::RollbackAccepted => Ok(()),
+        }
+    }
+
+    /// The arbiter's record by which node `me` may go on, if the arbiter has this one.
+    ///
+    /// # Errors
+    /// If it may not.
+    pub fn record(
+        &self,
+        present: Option<&Record>,
+        me: NodeId,
+        accept_rollback: bool,
+    ) -> Result<Record, RuleError> {
+        let known = self.store.term().unwrap_or_default();
+        rules::restart(present, self.vm(), me, known, self.kept(accept_rollback))
+    }
+
+    /// Refuses a command line that asks for another guest than the one that is here. What it leaves out is not compared.
+    ///
+    /// # Errors
+    /// With what differs.
+    pub fn must_fit(&self, guest: &GuestArgs, net: &NetArgs) -> Result<(), Failure> {
+        let Some(ours) = guest.contradiction(&self.config).or_else(|| net.contradiction(&self.config)) else {
+            return Ok(());
+        };
+        let hint = "give the options of its first start, or leave out what it is; another guest needs another folder";
+        let what = format!("the guest in the store was started with {ours}");
+        Err(Failure::new(what, hint).with_exit(Exit::Usage))
+    }
+
+    /// Replays what the log holds behind the last snapshot.
+    ///
+    /// # Errors
+    /// If the guest ended by itself, or if its history cannot be replayed.
+    pub fn resume(&self) -> Result<Resumed, Failure> {
+        let begun = Instant::now();
+        let (segments, snapshots) = (self.store.segments(), self.snapshots.snapshots());
+        let Restored { machine, segment } =
+            snapshots::restore(segments, snapshots, Position(u64::MAX), &self.config)?;
+        let from = machine.position();
+        let batches = Batches::new(&self.store, segment);
+        let replay = Replay::new(batches, Unconfirmed::default(), true, Arc::new(Progress::default()));
+        let mut follower = Follower::new(machine, replay.past_stops()).in_lockstep();
+        match follower.run(None).map_err(lost)? {
+            Reached::Stopped | Reached::LogEnds | Reached::Position => {}
+            Reached::PoweredOff(code) => return Err(over(&format!("powered itself off with code {code}"))),
+            Reached::Crashed(crash) => return Err(over(&format!("crashed: {crash}"))),
+        }
+        let (machine, unconfirmed, _) = follower.into_parts();
+        let replayed = machine.position().0 - from.0;
+        Ok(Resumed { machine, unconfirmed, replayed, time: begun.elapsed() })
+    }
+}
+
+fn over(how: &str) -> Failure {
+    let hint = "its history is over, and `replay` shows it; to begin anew, give another folder";
+    Failure::new(format!("the guest in the store {how}"), hint)
+}
+
+fn lost(error: FollowError<ReadError>) -> Failure {
+    let exit = if error.is_divergence() { Exit::Divergence } else { Exit::Corrupt };
+    let hint = "`inspect` and `replay` show what is whole; nothing was changed";
+    Failure::new("the guest cannot go on from its store", hint).because(error).with_exit(exit)
+}
