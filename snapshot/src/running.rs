@@ -33,7 +33,8 @@ impl RunningDigest {
     /// # Errors
     /// If the processor does not keep account of the guest's writes.
     pub fn new<C: Cpu>(machine: &mut Machine<C>) -> Result<RunningDigest, CpuError> {
-        let pages = PageDigests::of_zeros(machine.memory().pages());
+        // The tree is made where the first pages are read, which need not be while the guest stands still.
+        let pages = PageDigests::of_zeros(0);
         Ok(RunningDigest { pages, consumer: machine.track_pages()?, round: 0 })
     }
 
@@ -67,6 +68,9 @@ impl RunningDigest {
 
     /// Reads pages. If the guest runs meanwhile, those that it writes are asked for by the next [`RunningDigest::changed`].
     pub fn rehash(&mut self, memory: &Memory, pages: &PageSet) {
+        if self.pages.pages().is_empty() {
+            self.pages = PageDigests::of_zeros(memory.pages());
+        }
         self.pages.update(memory, pages);
     }
 
