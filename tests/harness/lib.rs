@@ -18,7 +18,7 @@
 //!
 //! | variable | what it counts | default |
 //! |---|---|---|
-//! | `ECHOVISOR_KILLS` | kills of a node under load, in each test that kills | 3 |
+//! | `ECHOVISOR_KILLS` | kills, or stops, of a node under load, in each test that kills or stops | 3 |
 //! | `ECHOVISOR_FAULTS` | every other fault | 1 |
 //! | `ECHOVISOR_REQUESTS` | requests of one run of redis-benchmark | 5000 |
 //! | `ECHOVISOR_RUNS` | recordings of the same load | 1 |
