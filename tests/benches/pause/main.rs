@@ -61,7 +61,7 @@ fn main() {
         row("first capture, of everything", vec![first]);
         row("capture", pauses);
         // What takes longer with more memory is asked less often of it.
-        let few = (count * 16 / (memory >> 20) as usize).clamp(3, count);
+        let few = (count * 16 / (memory >> 20) as usize).clamp(count.min(3), count);
         row("stop and copy", stop_and_copy(guest::machine(memory), few));
         row("userfaultfd", write_protection(guest::machine(memory), few));
         peaks.push((memory, peak, longest));
