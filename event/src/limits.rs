@@ -29,6 +29,14 @@ pub const MEMORY_MAX: u64 = 0xC000_0000;
 /// Size of a page, bytes.
 pub const PAGE_SIZE: usize = 4096;
 
+/// How many children a node of the page tree has. A level is 1/64 of the one below, so that the whole tree costs little more
+/// than its leaves.
+pub const FAN_OUT: usize = 64;
+
+/// Nodes or pages of a state that one question may name. Its answer has up to 64 KiB, which a link of 1 Mbit/s carries in half
+/// a second, and heartbeats and the log pass between two answers.
+pub const ASK_MAX: usize = 16;
+
 const _: () = assert!(BURST_MAX * FRAME_MAX <= BATCH_PAYLOAD_MAX);
 const _: () = assert!(MEMORY_MIN < MEMORY_MAX && MEMORY_MAX.is_multiple_of(MEMORY_STEP));
 const _: () = assert!(MEMORY_STEP.is_multiple_of(PAGE_SIZE as u64));

@@ -12,13 +12,13 @@ use echovisor_fuzz::{
 };
 use echovisor_log::{
     limits::VERSION,
-    link::{Fingerprint, Hello, ImageBegin, Link, Message, Resume, Welcome},
+    link::{Fingerprint, Hello, Link, Message, Resume, SyncBegin, Welcome},
 };
 use echovisor_machine::{
     MachineConfig, MachineState, Trail,
     cpu::{CpuState, scripted::ScriptedState},
 };
-use echovisor_snapshot::Image;
+use echovisor_snapshot::{IMAGE_VERSION, Image};
 use echovisor_tools::control::{Role, Status};
 use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
 
@@ -28,7 +28,7 @@ mod elf_file;
 
 fn main() {
     messages();
-    let segment = Segment::read(&golden("log", "segment"));
+    let segment = Segment::read(&golden("segment"));
     batches(&segment);
     recording(&segment);
     image();
@@ -41,8 +41,13 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn golden(part: &str, name: &str) -> Vec<u8> {
-    let path = root().join(format!("../{part}/tests/golden/v{VERSION}/{name}"));
+/// A golden file of the log's formats.
+fn golden(name: &str) -> Vec<u8> {
+    read(&format!("../log/tests/golden/v{VERSION}/{name}"))
+}
+
+fn read(path: &str) -> Vec<u8> {
+    let path = root().join(path);
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -84,17 +89,19 @@ fn messages() {
         arguments: "ip=10.0.0.2/24".into(),
         program: Digest([7; 32]),
     };
-    let begin = ImageBegin {
+    let begin = SyncBegin {
         position: Position(9),
-        bytes: 1 << 20,
+        memory: MEMORY_MIN,
+        root: Digest([9; 32]),
         digest: Digest([8; 32]),
         config: config.to_bytes(),
+        state: Vec::new(),
     };
-    let golden = golden("log", "messages");
+    let golden = golden("messages");
     let rest = frames(&golden);
     for (listener, name, first) in [
         (0, "primary", vec![Message::Hello(hello)]),
-        (1, "secondary", vec![Message::Welcome(welcome), Message::ImageBegin(begin)]),
+        (1, "secondary", vec![Message::Welcome(welcome), Message::SyncBegin(begin)]),
     ] {
         let stream = stream(&first);
         let first = frames(&stream);
@@ -102,7 +109,7 @@ fn messages() {
         seed("messages", name, &[&[listener][..], &all].concat());
         seed("messages", &format!("{name}-raw"), &[&[listener + 2][..], &stream, &golden].concat());
     }
-    seed("messages", "arbiter", &[&[4][..], &self::golden("log", "arbiter.json")].concat());
+    seed("messages", "arbiter", &[&[4][..], &self::golden("arbiter.json")].concat());
     for (name, line) in [
         ("control-status", br#"{"command":"status"}"#.to_vec()),
         ("control-stop", br#"{"command":"stop"}"#.to_vec()),
@@ -214,7 +221,7 @@ fn columns(segment: &Segment) -> Vec<Columns> {
 }
 
 fn recording(segment: &Segment) {
-    let header_file = golden("log", "header");
+    let header_file = golden("header");
     let header = &header_file[48..];
     let named = [&[3][..], &segment.header].concat();
     let mut parts: Vec<(u8, &[u8])> = vec![(0, header), (1, &named)];
@@ -235,7 +242,7 @@ fn recording(segment: &Segment) {
 
 fn image() {
     for name in ["kvm", "scripted"] {
-        let image = golden("snapshot", &format!("{name}.image"));
+        let image = read(&format!("../snapshot/tests/golden/v{IMAGE_VERSION}/{name}.image"));
         seed("image", &format!("{name}-whole"), &[&[0][..], &image].concat());
         let body = zstd::decode_all(&image[20..]).expect("a good image");
         seed("image", name, &[&[1][..], &body].concat());

@@ -13,7 +13,7 @@ use echovisor_log::{
     arbiter::Record,
     link::{Fingerprint, Hello, Link, LinkError, Message, Ours, accept, greet},
 };
-use echovisor_machine::MachineConfig;
+use echovisor_machine::{MachineConfig, MachineState};
 use echovisor_tools::control::{Request, Response, Status};
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::{Builder, Runtime};
@@ -63,8 +63,9 @@ fn talk(stream: Vec<u8>, primary: bool) {
         }
         loop {
             let message = link.receiver.receive().await?;
-            if let Message::ImageBegin(begin) = &message {
+            if let Message::SyncBegin(begin) = &message {
                 let _ = MachineConfig::from_bytes(&begin.config);
+                let _ = MachineState::from_bytes(&begin.state);
             }
             link.sender.queue(&message).expect("what can be received can be sent");
             link.sender.flush().await?;

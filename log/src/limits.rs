@@ -1,7 +1,10 @@
 //! Bounds of the log's own formats. Each has its reason above it; what a single event may hold is in
 //! [`echovisor_event::limits`].
 
-use echovisor_event::limits::{BATCH_EVENTS_MAX, BATCH_PAYLOAD_MAX, BURST_MAX, FRAME_MAX};
+use echovisor_event::{
+    Digest,
+    limits::{ASK_MAX, BATCH_EVENTS_MAX, BATCH_PAYLOAD_MAX, BURST_MAX, FAN_OUT, FRAME_MAX, PAGE_SIZE},
+};
 
 /// Version of every format of this crate: the recording's files, the batches and the link. One number, because the
 /// bytes on the wire are the bytes in the store.
@@ -32,9 +35,12 @@ const _: () = assert!(BURST_PAYLOAD_MAX <= BATCH_PAYLOAD_MAX);
 const _: () = assert!(BURST_MAX + BURST_EXTRA_RECORDS <= BATCH_EVENTS_MAX);
 const _: () = assert!(BODY_MAX < u32::MAX as usize / 2);
 
-/// Opaque machine configuration in a recording's header and in an image's announcement, bytes: registers of the
-/// configuration, a command line, digests; never an image itself.
+/// Opaque machine configuration in a recording's header and in a state's announcement, bytes: registers of the
+/// configuration, a command line, digests; never memory itself.
 pub const CONFIG_MAX: usize = 1 << 20;
+
+/// A machine's state besides RAM in a state's announcement, bytes: processor and devices, whose queues are bounded.
+pub const STATE_MAX: usize = 1 << 20;
 
 /// Text of one side to the people on the other, bytes: a fingerprint of host and machine, a reason.
 pub const TEXT_MAX: usize = 16 << 10;
@@ -42,7 +48,10 @@ pub const TEXT_MAX: usize = 16 << 10;
 /// The text of an address, bytes: a host's name has 253 at most, the path of a socket 107.
 pub const ADDRESS_MAX: usize = 512;
 
-/// Bytes of a state image in one message: large enough to be efficient, small enough not to delay a batch.
-pub const CHUNK_MAX: usize = 1 << 20;
+/// The answer to a question for nodes, bytes.
+pub const NODES_MAX: usize = ASK_MAX * FAN_OUT * size_of::<Digest>();
 
-const _: () = assert!(CHUNK_MAX <= BODY_MAX);
+/// The answer to a question for pages, bytes: what does not compress takes a little more than itself.
+pub const PAGES_MAX: usize = ASK_MAX * PAGE_SIZE + 1024;
+
+const _: () = assert!(NODES_MAX <= BODY_MAX && PAGES_MAX <= BODY_MAX);

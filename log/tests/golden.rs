@@ -13,8 +13,8 @@ use echovisor_log::{
     Batch, Encoder, Mark, Record, SegmentStart, arbiter,
     limits::VERSION,
     link::{
-        Ack, Diverged, Fingerprint, HandOver, Heartbeat, Hello, ImageBegin, Link, Message, Ready, Refuse,
-        RefuseCode, Resume, Welcome,
+        Ack, Diverged, Fingerprint, HandOver, Heartbeat, Hello, Link, Message, Ready, Refuse, RefuseCode,
+        Resume, SyncAsk, SyncBegin, Welcome,
     },
     store::{Header, Recording, Store, Writer},
 };
@@ -148,14 +148,17 @@ async fn messages() {
             resumed: true,
         }),
         Message::Refuse(Refuse { code: RefuseCode::Busy, text: "one is enough".to_owned() }),
-        Message::ImageBegin(ImageBegin {
+        Message::SyncBegin(SyncBegin {
             position: Position(1000),
-            bytes: 1 << 26,
+            memory: 1 << 26,
+            root: Digest([0x87; 32]),
             digest: Digest([0x88; 32]),
             config: b"opaque".to_vec(),
+            state: b"registers".to_vec(),
         }),
-        Message::ImageChunk(b"chunk"),
-        Message::ImageEnd,
+        Message::SyncAsk(SyncAsk { level: 1, left: 0, numbers: vec![3, 5] }),
+        Message::SyncNodes(&[0x89; 64]),
+        Message::SyncPages(b"compressed"),
         Message::Ready(Ready { position: Position(1000), digest: Digest([0x88; 32]) }),
         Message::Grant(Position(1001)),
         Message::SegmentStart(SegmentStart {

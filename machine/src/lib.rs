@@ -21,6 +21,6 @@ pub use dirty::Consumer;
 pub use machine::{Machine, RestoreError, RunError, Stop};
 pub use memory::{Memory, MemoryError, Mmap};
 pub use pages::PageSet;
-pub use state::MachineState;
+pub use state::{MachineState, StateError};
 pub use trail::Trail;
 pub use world::{Effects, Here, Next, World};

@@ -25,7 +25,29 @@ pub struct MachineState {
     pub devices: DevicesState,
 }
 
+/// Bytes that are no machine's state.
+#[derive(Debug, thiserror::Error)]
+#[error("not a machine's state: {0}")]
+pub struct StateError(String);
+
 impl MachineState {
+    /// As bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        rkyv::to_bytes::<rkyv::rancor::Error>(self).expect("plain data serialises").into_vec()
+    }
+
+    /// Reads a state that came from outside. What it says of the machine is only checked when it is restored.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn from_bytes(bytes: &[u8]) -> Result<MachineState, StateError> {
+        let mut aligned = rkyv::util::AlignedVec::<16>::with_capacity(bytes.len());
+        aligned.extend_from_slice(bytes);
+        rkyv::from_bytes::<MachineState, rkyv::rancor::Error>(&aligned)
+            .map_err(|error| StateError(error.to_string()))
+    }
+
     /// The state as it goes into a digest: without what hardware changes on its own account.
     #[must_use]
     pub fn canonical(&self) -> MachineState {

@@ -166,6 +166,12 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
         }
     }
 
+    /// Goes on after a difference: from now on nothing is compared. For a machine whose state is of no use any more but to be
+    /// compared elsewhere.
+    pub fn tolerate(&mut self) {
+        self.replay.tolerate();
+    }
+
     /// The guest has ended by itself, and so must the log: its last state is a checkpoint, unless it was cut off before.
     fn end(&mut self) -> Result<(), FollowError<H::Error>> {
         self.machine.settle()?;

@@ -1,6 +1,14 @@
 //! Where batches come from.
 
-use std::{convert::Infallible, error::Error, time::Instant};
+use std::{
+    convert::Infallible,
+    error::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use echovisor_log::{Batch, Mark};
 
@@ -29,19 +37,22 @@ pub trait History {
     fn recycle(&mut self, batch: Batch);
 }
 
-/// Batches from the link, through a bounded channel. The log ends when the sender is dropped.
+/// Batches from the link, through a bounded channel. The log ends when the sender is dropped and all batches are used, or when
+/// it is `given_up`.
 pub struct Incoming {
     /// What has come in.
     pub batches: flume::Receiver<Arrived>,
     /// Where used batches go.
     pub spare: flume::Sender<Batch>,
+    /// Nobody wants to know any more what the rest of the log leads to.
+    pub given_up: Arc<AtomicBool>,
 }
 
 impl History for Incoming {
     type Error = Infallible;
 
     fn next(&mut self) -> Result<Option<Arrived>, Infallible> {
-        Ok(self.batches.recv().ok())
+        Ok(self.batches.recv().ok().filter(|_| !self.given_up.load(Ordering::Relaxed)))
     }
 
     fn recycle(&mut self, mut batch: Batch) {

@@ -2,12 +2,9 @@
 
 use std::ops::Range;
 
+pub(crate) use echovisor_event::limits::FAN_OUT;
 use echovisor_event::{Digest, limits::PAGE_SIZE};
 use echovisor_machine::{MachineState, Memory, PageSet};
-
-/// How many children a node of the tree has. A level is 1/64 of the one below, so that the whole tree costs little more than
-/// its leaves.
-pub(crate) const FAN_OUT: usize = 64;
 
 /// What keeps a node's digest apart from a page's.
 const NODE: &str = "echovisor page tree node 1";
@@ -34,7 +31,7 @@ impl PageDigests {
     /// The digests of that many pages of zeros.
     #[must_use]
     pub fn of_zeros(pages: usize) -> PageDigests {
-        PageDigests::from_leaves(vec![hash(&[0; PAGE_SIZE]); pages])
+        PageDigests::from_leaves(vec![of_zero_page(); pages])
     }
 
     /// Reads the pages of `memory` that have `changed`, and brings what depends on them up to date. If the guest runs meanwhile,
@@ -49,7 +46,7 @@ impl PageDigests {
         changed: &PageSet,
         mut read: impl FnMut(usize, &mut [u8; PAGE_SIZE]),
     ) {
-        let zero = hash(&[0; PAGE_SIZE]);
+        let zero = of_zero_page();
         let mut page = [0; PAGE_SIZE];
         // The nodes above the changed ones, rising and each once.
         let mut parents = Vec::new();
@@ -87,6 +84,12 @@ impl PageDigests {
     #[must_use]
     pub fn root(&self) -> Digest {
         self.levels.last().and_then(|level| level.first()).copied().unwrap_or_default()
+    }
+
+    /// The digest of a machine's whole state, whose RAM these are the digests of.
+    #[must_use]
+    pub fn state_digest(&self, state: &MachineState) -> Digest {
+        combine(self.root(), state)
     }
 
     /// The digests of the pages, in order.
@@ -166,7 +169,13 @@ pub(crate) fn node_of(children: &[u8]) -> Digest {
     Digest(*hasher.update(children).finalize().as_bytes())
 }
 
-fn node(children: &[Digest]) -> Digest {
+/// The digest of a page that holds nothing.
+pub(crate) fn of_zero_page() -> Digest {
+    hash(&[0; PAGE_SIZE])
+}
+
+/// The digest of a node with these children.
+pub(crate) fn node(children: &[Digest]) -> Digest {
     let mut hasher = blake3::Hasher::new_derive_key(NODE);
     for child in children {
         hasher.update(&child.0);

@@ -17,7 +17,11 @@ use tracing::{
 /// and so is a welcome that does not resume.
 const TABLE: &[(&str, &str, &[&str])] = &[
     ("primary", "Solo", &["Joined", "HandOver", "End"]),
-    ("primary", "Joining", &["Acknowledged", "Ready", "Sent", "LinkLost", "HandOver", "End", "Tick"]),
+    (
+        "primary",
+        "Joining",
+        &["Acknowledged", "Asked", "Ready", "Sent", "LinkLost", "HandOver", "End", "Tick"],
+    ),
     (
         "primary",
         "Granting",
@@ -34,7 +38,7 @@ const TABLE: &[(&str, &str, &[&str])] = &[
         "Handing",
         &["Acknowledged", "Sent", "LinkLost", "Diverged", "HandOver", "Quiet", "Won", "Lost", "End", "Tick"],
     ),
-    ("primary", "Leaving", &["Sent", "HandOver", "Won", "Lost", "End"]),
+    ("primary", "Leaving", &["Acknowledged", "Sent", "LinkLost", "HandOver", "Won", "Lost", "End"]),
     (
         "primary",
         "Ending",

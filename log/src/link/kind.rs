@@ -1,12 +1,14 @@
 //! The kinds of messages: their numbers on the wire, and how long each may be.
 
+use echovisor_event::limits::ASK_MAX;
+
 use super::message::Message;
 use crate::{
-    limits::{ADDRESS_MAX, BODY_MAX, CHUNK_MAX, CONFIG_MAX, TEXT_MAX, VERSION},
+    limits::{ADDRESS_MAX, BODY_MAX, CONFIG_MAX, NODES_MAX, PAGES_MAX, STATE_MAX, TEXT_MAX, VERSION},
     varint,
 };
 
-/// Bytes of a control message beside its texts and configuration.
+/// Bytes of a control message beside its texts, lists, configuration and state.
 const CONTROL_EXTRA: usize = 256;
 
 /// Declares the kinds once: number, name, longest body.
@@ -48,9 +50,9 @@ kinds! {
     Hello = 1, TEXT_MAX + CONTROL_EXTRA;
     Welcome = 2, CONTROL_EXTRA;
     Refuse = 3, TEXT_MAX + 2;
-    ImageBegin = 4, CONFIG_MAX + CONTROL_EXTRA;
-    ImageChunk = 5, CHUNK_MAX;
-    ImageEnd = 6, 0;
+    SyncBegin = 4, CONFIG_MAX + STATE_MAX + CONTROL_EXTRA;
+    SyncNodes = 5, NODES_MAX;
+    SyncPages = 6, PAGES_MAX;
     Ready = 7, CONTROL_EXTRA;
     Grant = 8, varint::LONGEST;
     SegmentStart = 9, CONTROL_EXTRA;
@@ -59,6 +61,7 @@ kinds! {
     Ack = 12, 3 * varint::LONGEST + 1;
     Diverged = 13, TEXT_MAX + CONTROL_EXTRA;
     Bye = 14, TEXT_MAX;
+    SyncAsk = 15, ASK_MAX * size_of::<u32>() + CONTROL_EXTRA;
     Listens = 24, ADDRESS_MAX;
     Promote = 25, 0;
     HandOver = 26, CONTROL_EXTRA;
@@ -73,6 +76,7 @@ pub(super) const ANSWER: &[MessageKind] = &[MessageKind::Welcome, MessageKind::R
 
 /// What a secondary may say afterwards.
 pub(super) const OF_SECONDARY: &[MessageKind] = &[
+    MessageKind::SyncAsk,
     MessageKind::Ready,
     MessageKind::Ack,
     MessageKind::Diverged,
@@ -83,9 +87,9 @@ pub(super) const OF_SECONDARY: &[MessageKind] = &[
 
 /// What a primary may say afterwards.
 pub(super) const OF_PRIMARY: &[MessageKind] = &[
-    MessageKind::ImageBegin,
-    MessageKind::ImageChunk,
-    MessageKind::ImageEnd,
+    MessageKind::SyncBegin,
+    MessageKind::SyncNodes,
+    MessageKind::SyncPages,
     MessageKind::Grant,
     MessageKind::SegmentStart,
     MessageKind::Batch,

@@ -14,13 +14,15 @@ pub enum Message<'a> {
     Welcome(Welcome),
     /// Either: the link is of no use, and why. The last message.
     Refuse(Refuse),
-    /// Primary: a state image follows.
-    ImageBegin(ImageBegin),
-    /// Primary: the next bytes of the image; at most [`CHUNK_MAX`](crate::limits::CHUNK_MAX).
-    ImageChunk(&'a [u8]),
-    /// Primary: the image is complete.
-    ImageEnd,
-    /// Secondary: the image is loaded, and its state has this digest.
+    /// Primary: a state is retained here, for the secondary to make its own.
+    SyncBegin(SyncBegin),
+    /// Secondary: what it lacks of that state.
+    SyncAsk(SyncAsk),
+    /// Primary: the digests of the children of the nodes that were asked for, in that order.
+    SyncNodes(&'a [u8]),
+    /// Primary: the pages that were asked for, in that order, compressed.
+    SyncPages(&'a [u8]),
+    /// Secondary: the state is loaded, and has this digest.
     Ready(Ready),
     /// Primary: from this position on the secondary may take over.
     Grant(Position),
@@ -104,7 +106,7 @@ pub struct Welcome {
     pub term: Term,
     /// The primary's host and machine.
     pub fingerprint: Digest,
-    /// Whether the log goes on where the hello asked for; else an image follows.
+    /// Whether the log goes on where the hello asked for; else a state follows.
     pub resumed: bool,
 }
 
@@ -147,23 +149,38 @@ impl RefuseCode {
     }
 }
 
-/// Announces a state image.
+/// Announces a state. The log goes on behind it once the secondary is ready.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-pub struct ImageBegin {
+pub struct SyncBegin {
     /// Where the state was taken.
     pub position: Position,
-    /// Bytes of all chunks.
-    pub bytes: u64,
-    /// The state's digest.
+    /// Size of RAM, bytes.
+    pub memory: u64,
+    /// The root of the page tree.
+    pub root: Digest,
+    /// The digest of the whole state.
     pub digest: Digest,
     /// The machine's configuration, for the machine to read; at most [`CONFIG_MAX`](crate::limits::CONFIG_MAX) bytes.
     pub config: Vec<u8>,
+    /// The state besides RAM, for the machine to read; at most [`STATE_MAX`](crate::limits::STATE_MAX) bytes.
+    pub state: Vec<u8>,
 }
 
-/// The secondary has loaded an image.
+/// Asks for a part of the state that was announced.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct SyncAsk {
+    /// The level in the page tree: 0 for pages, else for the children of its nodes.
+    pub level: u8,
+    /// Pages that are still to be asked for, these included, as far as that is known.
+    pub left: u32,
+    /// Which nodes or pages; at most [`ASK_MAX`](echovisor_event::limits::ASK_MAX).
+    pub numbers: Vec<u32>,
+}
+
+/// The secondary has loaded a state.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ready {
-    /// The image's position.
+    /// The state's position.
     pub position: Position,
     /// The digest of the loaded state.
     pub digest: Digest,

@@ -22,7 +22,7 @@ pub use handshake::{Ours, accept, check_hello, check_welcome, greet, welcome};
 pub use keys::{KeyError, Keys, PrivateKey, PublicKey};
 pub use kind::{MessageKind, WireError};
 pub use message::{
-    Ack, Diverged, Fingerprint, HandOver, Heartbeat, Hello, ImageBegin, Message, Ready, Refuse, RefuseCode,
-    Resume, Welcome,
+    Ack, Diverged, Fingerprint, HandOver, Heartbeat, Hello, Message, Ready, Refuse, RefuseCode, Resume,
+    SyncAsk, SyncBegin, Welcome,
 };
 pub use traffic::Traffic;

@@ -85,9 +85,11 @@ pub(crate) fn encode(message: &Message<'_>, out: &mut Vec<u8>) -> Result<(), Wir
             out.extend_from_slice(&(*code as u16).to_le_bytes());
             out.extend_from_slice(cut(text).as_bytes());
         }
-        Message::ImageBegin(image) => archive(out, image),
-        Message::ImageChunk(bytes) | Message::Batch(bytes) => out.extend_from_slice(bytes),
-        Message::ImageEnd => {}
+        Message::SyncBegin(begin) => archive(out, begin),
+        Message::SyncAsk(ask) => archive(out, ask),
+        Message::SyncNodes(bytes) | Message::SyncPages(bytes) | Message::Batch(bytes) => {
+            out.extend_from_slice(bytes);
+        }
         Message::Ready(ready) => archive(out, ready),
         Message::Grant(position) => varint::put(out, position.0),
         Message::SegmentStart(start) => archive(out, start),
@@ -134,9 +136,10 @@ pub(crate) fn decode(kind: MessageKind, body: &[u8]) -> Result<Message<'_>, Wire
             let code = RefuseCode::from_code(u16::from_le_bytes(*code));
             Message::Refuse(Refuse { code, text: Body { kind, bytes: text }.text()? })
         }
-        MessageKind::ImageBegin => Message::ImageBegin(read.unarchive()?),
-        MessageKind::ImageChunk => Message::ImageChunk(body),
-        MessageKind::ImageEnd => Message::ImageEnd,
+        MessageKind::SyncBegin => Message::SyncBegin(read.unarchive()?),
+        MessageKind::SyncAsk => Message::SyncAsk(read.unarchive()?),
+        MessageKind::SyncNodes => Message::SyncNodes(body),
+        MessageKind::SyncPages => Message::SyncPages(body),
         MessageKind::Ready => Message::Ready(read.unarchive()?),
         MessageKind::Grant => {
             let [position] = read.numbers(["position"], &[])?.0;

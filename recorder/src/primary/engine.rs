@@ -11,11 +11,13 @@ use echovisor_log::{
     arbiter::{Answer, Question, Record},
     link::{
         Address, HandOver, Heartbeat, Hello, Message, Ours, Ready, Refuse, RefuseCode, Resume, Sender,
-        welcome,
+        SyncAsk, welcome,
     },
 };
+use echovisor_snapshot::sync::Source;
 
 use super::{
+    giving::Giving,
     peer::Peer,
     protocol::{Action, Input, Protocol, State, Step, Timing},
     status::Status,
@@ -25,7 +27,7 @@ use crate::gate::Gate;
 /// What the engine wants of its surroundings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Ask the guest's thread for its state, and hand that to [`Engine::image`].
+    /// Ask the guest's thread for its state, and hand its position to [`Engine::promise`].
     TakeImage,
     /// Ask the arbiter, and hand its answer to [`Engine::answered`].
     Ask(Question),
@@ -59,11 +61,11 @@ pub struct Encoded {
 pub struct Promise {
     /// The segment that begins behind it.
     pub start: SegmentStart,
-    /// To be handed to [`Engine::send_image`] with the state's bytes.
+    /// To be handed to [`Engine::give`] with the state.
     pub ticket: Ticket,
 }
 
-/// Which promise a state's bytes keep.
+/// Which promise a state keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(u64);
 
@@ -249,33 +251,40 @@ impl Engine {
         }
     }
 
-    /// The guest's state at `position`, with this digest, as [`Order::TakeImage`] asked for it. If there is still a secondary
-    /// that waits for it, the log begins a segment here, and the state's bytes are expected by [`Engine::send_image`].
-    pub fn image(&mut self, position: Position, digest: Digest) -> Option<Promise> {
+    /// The guest's state was taken at `position`, as [`Order::TakeImage`] asked for it. If there is still a secondary that
+    /// waits for it, the log begins a segment here, and the state is expected by [`Engine::give`].
+    pub fn promise(&mut self, position: Position) -> Option<Promise> {
         self.image_asked = false;
         // Who asked for it may be gone, or have got one that was asked for before.
-        let peer = self.peer.as_mut().filter(|peer| peer.awaits_image())?;
+        let peer = self.peer.as_mut().filter(|peer| peer.awaits_state())?;
         let mut start = self.encoder.next_segment(self.status.term);
-        if !self.archived {
+        if !self.archived && !peer.following {
             // Nobody was given what came before.
             start.position = position;
             self.encoder = Encoder::new(start);
         }
         self.ticket.0 += 1;
-        peer.promise_image(position, digest, start);
+        peer.promise(position, start);
         Some(Promise { start, ticket: self.ticket })
     }
 
-    /// The bytes of the state that was promised under `ticket`; nobody may want them any more.
-    pub fn send_image(&mut self, now: Duration, ticket: Ticket, bytes: &[u8]) {
+    /// The state that was promised under `ticket`; nobody may want it any more.
+    pub fn give(&mut self, now: Duration, ticket: Ticket, source: Source) {
         if ticket != self.ticket {
             return;
         }
         let config = self.config.clone();
         if let Some(peer) = &mut self.peer
-            && let Err(error) = peer.send_image(bytes, config)
+            && let Err(error) = peer.give(source, config)
         {
             self.link_lost(now, &error.to_string());
+        }
+    }
+
+    /// What was queued has been written, or some of it: parts of a state may follow, which must not be in the way of the log.
+    pub fn flushed(&mut self, now: Duration) {
+        if let Some(Err(unfit)) = self.peer.as_mut().map(Peer::answer) {
+            self.link_lost(now, &unfit.to_string());
         }
     }
 
@@ -336,6 +345,7 @@ impl Engine {
                 self.input(now, Input::Acknowledged(*ack));
                 self.look_whether_quiet(now);
             }
+            Message::SyncAsk(ask) => self.ask(now, ask),
             Message::Ready(ready) => self.ready(now, ready),
             Message::Diverged(diverged) => {
                 tracing::error!(
@@ -364,13 +374,33 @@ impl Engine {
         self.listens.take()
     }
 
-    /// The secondary has loaded the state: is it the one that it was given?
+    /// The secondary has loaded the state: is it the one that it was given? Then the log goes on.
     fn ready(&mut self, now: Duration, ready: &Ready) {
         let announced = self.peer.as_ref().and_then(|peer| peer.announced);
-        if announced == Some((ready.position, ready.digest)) {
-            self.input(now, Input::Ready);
-        } else {
-            self.link_lost(now, "it is ready with another state than it was given");
+        if announced != Some((ready.position, ready.digest)) {
+            return self.link_lost(now, "it is ready with another state than it was given");
+        }
+        let Some(peer) = &mut self.peer else { return };
+        if let Some(giving) = peer.giving() {
+            let (sent, size) = (giving.progress().0, giving.memory_size());
+            tracing::info!(
+                "the secondary has the state at position {}: of {size} bytes of memory {sent} were sent, in {} bytes",
+                ready.position,
+                giving.bytes()
+            );
+        }
+        match peer.go_on() {
+            Ok(()) => self.input(now, Input::Ready),
+            Err(error) => self.link_lost(now, &error.to_string()),
+        }
+    }
+
+    /// The secondary asks for a part of its state.
+    fn ask(&mut self, now: Duration, ask: &SyncAsk) {
+        self.input(now, Input::Asked);
+        let Some(peer) = &mut self.peer else { return };
+        if let Err(unfit) = peer.ask(ask).and_then(|()| peer.answer()) {
+            self.link_lost(now, &unfit.to_string());
         }
     }
 
@@ -422,6 +452,7 @@ impl Engine {
     fn act(&mut self, now: Duration, action: Action) {
         match action {
             Action::SendImage => {
+                self.peer.iter_mut().for_each(Peer::heal);
                 // One is enough: whoever waits for it when it comes gets it.
                 if !std::mem::replace(&mut self.image_asked, true) {
                     self.orders.push_back(Order::TakeImage);
@@ -508,6 +539,7 @@ impl Engine {
             lag_ms: self.protocol().map_or(0, |protocol| protocol.lag(now).as_millis() as u64),
             protected,
             mode: mode(state).to_owned(),
+            joining: self.peer.as_ref().and_then(Peer::giving).map(Giving::progress),
             guest_tx_bytes: gate.frame_bytes,
             held: gate.held,
             ..self.status.clone()

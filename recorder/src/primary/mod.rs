@@ -3,6 +3,7 @@
 mod cluster;
 mod door;
 mod engine;
+mod giving;
 mod node;
 mod peer;
 pub mod protocol;

@@ -16,7 +16,7 @@ use echovisor_log::{
     },
     store::StoreError,
 };
-use echovisor_snapshot::{Capture, Image};
+use echovisor_snapshot::{Capture, sync::Source};
 use tokio::sync::oneshot;
 
 use super::{
@@ -117,8 +117,8 @@ pub struct Node {
     connection: Option<Connection>,
     answers: (flume::Sender<Answer>, flume::Receiver<Answer>),
     silence: Silence,
-    /// States on their way from the thread that compresses them.
-    images: (flume::Sender<Compressed>, flume::Receiver<Compressed>),
+    /// States on their way from the thread that reads them.
+    states: (flume::Sender<Offered>, flume::Receiver<Offered>),
     /// Who waits for the guest's end.
     stoppers: Vec<oneshot::Sender<()>>,
     /// Who waits for the secondary to run the guest.
@@ -132,8 +132,8 @@ pub struct Node {
     carried: u64,
 }
 
-/// A state as bytes, and whose it is.
-type Compressed = (Ticket, Vec<u8>);
+/// A state that can be given, and to whom.
+type Offered = (Ticket, Box<Source>);
 
 /// What the node keeps of the connection to the secondary; the engine has the half that sends.
 struct Connection {
@@ -147,7 +147,7 @@ enum Event {
     Message,
     Entry(Entry),
     JournalEnded,
-    Image(Ticket, Vec<u8>),
+    State(Ticket, Box<Source>),
     LinkError(LinkError),
     Flushed,
     Joiner(Box<Joiner>),
@@ -187,7 +187,7 @@ impl Node {
             connection: None,
             answers: flume::bounded(1),
             silence: Silence::default(),
-            images: flume::bounded(1),
+            states: flume::bounded(1),
             stoppers: Vec::new(),
             askers: Vec::new(),
             ending: None,
@@ -265,7 +265,7 @@ impl Node {
                 Err(error) => Event::LinkError(error),
             },
             answer = self.answers.1.recv_async() => answer.map_or(Event::Tick, Event::Answer),
-            Ok((ticket, bytes)) = self.images.1.recv_async() => Event::Image(ticket, bytes),
+            Ok((ticket, source)) = self.states.1.recv_async() => Event::State(ticket, source),
             flushed = flush_or_wait(self.engine.sender()), if settled => {
                 flushed.map_or_else(Event::LinkError, |()| Event::Flushed)
             }
@@ -289,11 +289,11 @@ impl Node {
                     self.successor = address.told_by(from);
                 }
             }
-            Event::Flushed => {}
+            Event::Flushed => self.engine.flushed(now),
             Event::Entry(Entry::Batch(batch, mark)) => self.batch(now, batch, mark)?,
             Event::Entry(Entry::Paused(number, at, digest)) => self.engine.paused(now, number, at, digest),
             Event::Entry(Entry::Capture(captured)) => self.captured(*captured)?,
-            Event::Image(ticket, bytes) => self.engine.send_image(now, ticket, &bytes),
+            Event::State(ticket, source) => self.engine.give(now, ticket, *source),
             Event::JournalEnded => self.journal_ended = true,
             Event::GuestEnded(ended) => self.ending = Some(ended.ok_or(NodeError::GuestDied)??),
             Event::LinkError(error) => self.engine.link_lost(now, &error.to_string()),
@@ -381,14 +381,14 @@ impl Node {
 
     /// The state that a joining secondary is to be given.
     fn join(&mut self, capture: Capture) -> Result<(), NodeError> {
-        let Some(Promise { start, ticket }) = self.engine.image(capture.position(), capture.digest()) else {
+        let Some(Promise { start, ticket }) = self.engine.promise(capture.position()) else {
             return Ok(());
         };
-        // Compressing all of RAM takes its time, and the heartbeats must go on.
-        let images = self.images.0.clone();
+        // Reading all of RAM takes its time, and the heartbeats must go on.
+        let states = self.states.0.clone();
         tokio::task::spawn_blocking(move || {
             // Nobody to take it means that the node is ending.
-            let _ = images.send((ticket, Image::of(&capture).to_bytes()));
+            drop(states.send((ticket, Box::new(Source::new(capture)))));
         });
         self.segment = start.segment;
         if let Some(archive) = &self.archive

@@ -1,20 +1,20 @@
-//! The secondary at the other end of the link, and what must be sent to it again if the link breaks.
+//! The secondary at the other end of the link: the state that it is given, and what must be sent to it again if the link
+//! breaks.
 
 use std::collections::VecDeque;
 
 use echovisor_event::{Digest, NodeId, Position};
 use echovisor_log::{
     SegmentStart,
-    link::{ImageBegin, LinkError, Message, Resume, Sender},
+    link::{LinkError, Message, Resume, Sender, SyncAsk},
 };
+use echovisor_snapshot::sync::Source;
+
+use super::giving::{Giving, Unfit};
 
 /// Bytes of the log that are kept for a secondary that may come back, or that wait for its socket. Beyond this the guest
 /// waits.
 const BACKLOG_MAX: usize = 64 << 20;
-
-/// Bytes of the state in one message. On a slow link, too, one must come in before the secondary takes the silence for a
-/// death.
-const CHUNK: usize = 32 << 10;
 
 /// What was sent and may have to be sent again.
 enum Sent {
@@ -31,17 +31,26 @@ impl Sent {
     }
 }
 
+/// How far the peer is with the state that it needs.
+enum Stage {
+    /// The guest's thread has been asked for one.
+    Wanted,
+    /// It was taken, and the log behind it waits; it may not be ready to be given yet.
+    Given(Option<Box<Giving>>),
+    /// It has it, and follows.
+    Following,
+}
+
 /// The secondary, connected or expected back.
 pub(super) struct Peer {
     pub(super) node: NodeId,
     sender: Option<Sender>,
-    /// The log begins behind an image; before that, batches are not for this peer.
+    stage: Stage,
+    /// Whether batches are for this peer. One that is healed goes on with its log until a state is there.
     pub(super) following: bool,
-    /// The state that it was promised is not on its way yet.
-    waits: bool,
     /// Number of the batch after the last one that was sent.
     next: u64,
-    /// The state that it was given: position and digest.
+    /// The state that it is given: position and digest.
     pub(super) announced: Option<(Position, Digest)>,
     /// All batches from this one on are kept.
     oldest: u64,
@@ -50,12 +59,13 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// A secondary that needs a state.
     pub(super) fn new(node: NodeId, sender: Sender) -> Peer {
         Peer {
             node,
             sender: Some(sender),
+            stage: Stage::Wanted,
             following: false,
-            waits: false,
             next: 0,
             announced: None,
             oldest: 0,
@@ -64,9 +74,15 @@ impl Peer {
         }
     }
 
+    /// It follows, but its state is not the right one: it needs another.
+    pub(super) fn heal(&mut self) {
+        self.stage = Stage::Wanted;
+        self.announced = None;
+    }
+
     /// Whether what `resume` asks for can still be sent.
     pub(super) fn can_resume(&self, resume: Resume) -> bool {
-        self.following && !self.waits && (self.oldest..=self.next).contains(&resume.sequence)
+        matches!(self.stage, Stage::Following) && (self.oldest..=self.next).contains(&resume.sequence)
     }
 
     /// Goes on over a new connection, behind the batches that the secondary holds.
@@ -83,34 +99,58 @@ impl Peer {
         Ok(())
     }
 
-    /// The log that is for this peer begins at `start`, behind a state at `position` with this digest, which
-    /// [`Peer::send_image`] will bring: what is sent meanwhile waits.
-    pub(super) fn promise_image(&mut self, position: Position, digest: Digest, start: SegmentStart) {
+    /// The log that is for this peer begins at `start`, behind a state at `position`, which [`Peer::give`] will bring. It
+    /// waits until the peer has that.
+    pub(super) fn promise(&mut self, position: Position, start: SegmentStart) {
         self.following = true;
-        self.waits = true;
+        self.stage = Stage::Given(None);
         self.oldest = start.sequence;
         self.next = start.sequence;
-        self.announced = Some((position, digest));
+        self.announced = Some((position, Digest::default()));
+        self.kept.clear();
+        self.kept_bytes = 0;
         self.kept.push_back(Sent::Start(start));
     }
 
-    /// Queues the state, in bytes, and everything that waits behind it.
-    pub(super) fn send_image(&mut self, bytes: &[u8], config: Vec<u8>) -> Result<(), LinkError> {
-        let (Some(sender), Some((position, digest))) = (&mut self.sender, self.announced) else {
-            return Ok(());
-        };
-        self.waits = false;
-        sender.queue(&Message::ImageBegin(ImageBegin {
-            position,
-            bytes: bytes.len() as u64,
-            digest,
-            config,
-        }))?;
-        for chunk in bytes.chunks(CHUNK) {
-            sender.queue(&Message::ImageChunk(chunk))?;
+    /// Announces the state that was promised.
+    pub(super) fn give(&mut self, source: Source, config: Vec<u8>) -> Result<(), LinkError> {
+        let (Some(sender), Stage::Given(giving)) = (&mut self.sender, &mut self.stage) else { return Ok(()) };
+        self.announced = Some((source.position(), source.digest()));
+        let giving = giving.insert(Box::new(Giving::new(source)));
+        sender.queue(&Message::SyncBegin(giving.announcement(config)))
+    }
+
+    /// The peer asks for a part of its state.
+    pub(super) fn ask(&mut self, ask: &SyncAsk) -> Result<(), Unfit> {
+        match &mut self.stage {
+            Stage::Given(Some(giving)) => giving.ask(ask),
+            _ => Err(Unfit::Unasked),
         }
-        sender.queue(&Message::ImageEnd)?;
-        self.kept.iter().try_for_each(|sent| sender.queue(&sent.message()))
+    }
+
+    /// Queues parts of the state, as many as may wait for the socket without being in the way.
+    pub(super) fn answer(&mut self) -> Result<(), Unfit> {
+        match (&mut self.sender, &mut self.stage) {
+            (Some(sender), Stage::Given(Some(giving))) => giving.answer(sender),
+            _ => Ok(()),
+        }
+    }
+
+    /// The peer has its state: queues the log that waited.
+    pub(super) fn go_on(&mut self) -> Result<(), LinkError> {
+        self.stage = Stage::Following;
+        match &mut self.sender {
+            Some(sender) => self.kept.iter().try_for_each(|sent| sender.queue(&sent.message())),
+            None => Ok(()),
+        }
+    }
+
+    /// What it is being given, while it is.
+    pub(super) fn giving(&self) -> Option<&Giving> {
+        match &self.stage {
+            Stage::Given(giving) => giving.as_deref(),
+            _ => None,
+        }
     }
 
     /// Queues the start of a segment.
@@ -127,7 +167,7 @@ impl Peer {
 
     fn keep(&mut self, sent: Sent) -> Result<(), LinkError> {
         let queued = match &mut self.sender {
-            Some(sender) if !self.waits => sender.queue(&sent.message()),
+            Some(sender) if !matches!(self.stage, Stage::Given(_)) => sender.queue(&sent.message()),
             _ => Ok(()),
         };
         self.kept.push_back(sent);
@@ -169,9 +209,9 @@ impl Peer {
         self.sender.is_some()
     }
 
-    /// Whether it was promised a state and is still there to take it.
-    pub(super) fn awaits_image(&self) -> bool {
-        self.is_connected() && !self.following
+    /// Whether it needs a state and is still there to take it.
+    pub(super) fn awaits_state(&self) -> bool {
+        self.is_connected() && matches!(self.stage, Stage::Wanted)
     }
 
     /// Where what is queued waits for its socket.

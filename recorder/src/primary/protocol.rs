@@ -27,7 +27,7 @@ pub struct Timing {
     pub lag: Duration,
     /// How far it may be behind before the primary gives it up.
     pub lag_max: Duration,
-    /// How long a secondary may take to join, from its hello until it has caught up.
+    /// How long a secondary that joins may take for the next step: to ask for more of the state, or to catch up once it has it.
     pub join: Duration,
     /// How long each part of a planned switchover may take: until the guest stands still and all that it has done has left;
     /// until the secondary has taken it over.
@@ -67,7 +67,9 @@ pub enum Input {
     Joined(NodeId),
     /// The secondary connected again and goes on where it was.
     Resumed(NodeId),
-    /// It loaded the image, and its state has the digest that was announced.
+    /// It asked for a part of the state.
+    Asked,
+    /// It loaded the state, which has the digest that was announced.
     Ready,
     /// It acknowledged.
     Acknowledged(Ack),
@@ -94,7 +96,7 @@ pub enum Input {
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Take the guest's state and send it, then the log from there.
+    /// Take the guest's state and give it to the peer, then the log from there.
     SendImage,
     /// Replace the arbiter's record `from` by `to`, and go on trying until it answers.
     CompareAndSet {
@@ -167,7 +169,7 @@ pub struct Protocol {
     state: State,
     /// Whether the peer is connected.
     linked: bool,
-    /// When the peer that joins came.
+    /// When the peer that joins did its last step.
     joined: Duration,
     /// When the peer was last heard.
     heard: Duration,
@@ -179,6 +181,8 @@ pub struct Protocol {
     throttled: bool,
     /// The secondary that joins has loaded the state.
     loaded: bool,
+    /// The peer that is given up is still there, and is given another state.
+    heals: bool,
     /// The guest ended while the arbiter was busy with something else.
     end_wanted: bool,
     handover: Option<Handover>,
@@ -201,6 +205,7 @@ impl Protocol {
             unexecuted: VecDeque::new(),
             throttled: false,
             loaded: false,
+            heals: false,
             end_wanted: false,
             handover: None,
         }
@@ -265,16 +270,17 @@ impl Protocol {
                 self.heartbeat_at = now;
                 self.state = State::Protected(peer, true);
             }
+            Input::Asked => {
+                self.heard = now;
+                self.joined = now;
+            }
             Input::Ready => {
                 self.heard = now;
+                self.joined = now;
                 self.loaded = true;
             }
             Input::Acknowledged(ack) => self.acknowledged(now, &ack, actions),
-            Input::Diverged => {
-                self.linked = false;
-                actions.push(Action::CloseLink("its state is not ours: it must join anew"));
-                self.give_up(actions);
-            }
+            Input::Diverged => self.diverged(now, actions),
             Input::LinkLost => self.link_lost(actions),
             Input::Sent(sequence, watermark) => {
                 self.unacknowledged.push_back((sequence, watermark));
@@ -305,6 +311,22 @@ impl Protocol {
         actions.push(Action::SendImage);
     }
 
+    /// The peer protects nobody any more, and is given another state. The arbiter is asked first if it had agreed.
+    fn diverged(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        match self.state {
+            State::Joining(peer) => self.joined(now, peer, actions),
+            State::Protected(_, true) => {
+                self.heals = true;
+                self.give_up(actions);
+            }
+            _ => {
+                self.linked = false;
+                actions.push(Action::CloseLink("its state is not ours: it must join anew"));
+                self.give_up(actions);
+            }
+        }
+    }
+
     fn acknowledged(&mut self, now: Duration, ack: &Ack, actions: &mut Vec<Action>) {
         self.heard = now;
         let mut held = None;
@@ -328,6 +350,7 @@ impl Protocol {
 
     fn link_lost(&mut self, actions: &mut Vec<Action>) {
         self.linked = false;
+        self.heals = false;
         match self.state {
             State::Joining(_) => self.back_to_solo(actions),
             State::Protected(peer, _) => self.state = State::Protected(peer, false),
@@ -360,10 +383,14 @@ impl Protocol {
                 self.state = State::Protected(peer, self.linked);
                 self.pause(now, peer, actions);
             }
-            State::Leaving(_) => {
+            State::Leaving(peer) => {
                 self.record.mode = Mode::Solo;
                 actions.push(Action::Unprotect);
-                self.back_to_solo(actions);
+                if std::mem::take(&mut self.heals) && self.linked {
+                    self.joined(now, peer, actions);
+                } else {
+                    self.back_to_solo(actions);
+                }
             }
             State::Ending => {
                 self.state = State::Ended;

@@ -27,6 +27,8 @@ pub struct Status {
     pub last_checkpoint: Option<(Position, Digest)>,
     /// How often a secondary's state was found to be another one.
     pub divergences: u64,
+    /// While a state is given to a secondary: bytes of pages that were sent, and of all that it lacks, before compression.
+    pub joining: Option<(u64, u64)>,
     /// Frame bytes that the guest has received.
     pub guest_rx_bytes: u64,
     /// Frame bytes that have left the gate.

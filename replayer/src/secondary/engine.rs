@@ -14,15 +14,18 @@ use echovisor_log::{
     Batch,
     arbiter::{Answer, Mode, Question, Record},
     link::{
-        Ack, Address, Diverged, Fingerprint, HandOver, Hello, ImageBegin, LinkError, Message, Ready, Resume,
-        Sender, Welcome,
+        Ack, Address, Diverged, Fingerprint, HandOver, Hello, LinkError, Message, Ready, Resume, Sender,
+        SyncBegin, Welcome,
     },
 };
+use echovisor_snapshot::sync::Answer as Part;
 
 use super::{
-    inbox::{Inbox, Received},
+    base::Base,
+    inbox::{Inbox, Received, Unfit},
     protocol::{Action, Input, Protocol, State, Timing},
     status::Status,
+    syncing::{Fetched, Syncing, Walking},
 };
 use crate::{Arrived, Progress};
 
@@ -39,11 +42,14 @@ pub enum Order {
     Dial(Duration, Hello),
     /// Write what is queued, and close the link.
     HangUp(Sender),
+    /// Let the machine, if there is one, execute what there is of its log, and hand its memory to [`Engine::prepared`]; or a new
+    /// one, if there is none of this size in bytes.
+    Prepare(u64),
     /// Make a machine of this state, tell [`Engine::loaded`], and let it follow the log from there.
-    Load(ImageBegin, Vec<u8>, Arc<Progress>),
+    Load(Box<Fetched>, Arc<Progress>),
     /// The log goes on.
     Append(Arrived),
-    /// Forget machine and log.
+    /// Give up machine and log. Its memory may be of use when the next state comes.
     Forget,
     /// Ask the arbiter, and hand its answer to [`Engine::answered`].
     Ask(Question),
@@ -63,6 +69,11 @@ pub struct Engine {
     protocol: Protocol,
     sender: Option<Sender>,
     inbox: Inbox,
+    syncing: Syncing,
+    /// What has come of a state whose walk was broken off.
+    base: Option<Base>,
+    /// Where and how it was found that this node's state is not the primary's, until it is healed.
+    noticed: Option<(Position, String)>,
     /// The state that was given to this node.
     announced: Option<(Position, Digest)>,
     /// How far the machine is.
@@ -95,6 +106,9 @@ impl Engine {
             protocol: Protocol::new(timing),
             sender: None,
             inbox: Inbox::default(),
+            syncing: Syncing::Nothing,
+            base: None,
+            noticed: None,
             announced: None,
             progress: Arc::default(),
             vm: None,
@@ -270,21 +284,13 @@ impl Engine {
     ) {
         let received = match self.inbox.take(message, at, spare) {
             Ok(received) => received,
-            Err(unfit) => {
-                tracing::error!("the primary's log cannot be followed: {unfit}");
-                // What is held is good, but nothing can be added to it.
-                return self.input(now, Input::Diverged);
-            }
+            Err(unfit) => return self.unfit(now, &unfit),
         };
         self.input(now, Input::Heard);
         match received {
-            // A state takes its time, and who is silent so long is given up.
-            Received::Nothing => self.acknowledge(now),
-            Received::Image(begin, bytes) => {
-                tracing::info!("loading the state at position {}", begin.position);
-                self.announced = Some((begin.position, begin.digest));
-                self.orders.push_back(Order::Load(begin, bytes, self.progress.clone()));
-            }
+            Received::Nothing => {}
+            Received::State(begin) => self.announced(now, begin),
+            Received::Part(part) => self.part(now, part),
             Received::Batch(arrived) => {
                 self.status.watermark = arrived.mark.watermark;
                 self.orders.push_back(Order::Append(arrived));
@@ -319,6 +325,89 @@ impl Engine {
         }
     }
 
+    /// The primary retains a state for this node.
+    fn announced(&mut self, now: Duration, begin: SyncBegin) {
+        if self.state() != State::Loading || !matches!(self.syncing, Syncing::Nothing) {
+            return self.unfit(now, &Unfit::Order("a state"));
+        }
+        tracing::info!("fetching the state at position {}", begin.position);
+        self.inbox.begin(begin.position);
+        self.announced = Some((begin.position, begin.digest));
+        match self.base.take().filter(|base| base.memory.size() == begin.memory) {
+            Some(base) => self.walk(now, begin, base),
+            None => {
+                self.orders.push_back(Order::Prepare(begin.memory));
+                self.syncing = Syncing::Preparing(begin);
+            }
+        }
+    }
+
+    /// What came of [`Order::Prepare`].
+    pub fn prepared(&mut self, now: Duration, prepared: Result<Base, String>) {
+        match (std::mem::replace(&mut self.syncing, Syncing::Nothing), prepared) {
+            (Syncing::Preparing(begin), Ok(base)) => self.walk(now, begin, base),
+            (Syncing::Preparing(_), Err(error)) => {
+                tracing::error!("there is no memory for the primary's state: {error}");
+                self.input(now, Input::Unfit);
+            }
+            // It was for a state that is not announced any more.
+            (syncing, prepared) => {
+                self.syncing = syncing;
+                self.base = prepared.ok().filter(|_| self.announced.is_none());
+            }
+        }
+    }
+
+    fn walk(&mut self, now: Duration, begin: SyncBegin, base: Base) {
+        if base.memory.size() != begin.memory {
+            return self.unfit(now, &Unfit::Order("a state of this size"));
+        }
+        let walking = Walking::new(now, begin, base, self.noticed.clone());
+        self.syncing = Syncing::Walking(Box::new(walking));
+        self.fetch(now);
+    }
+
+    /// A part of the state has come.
+    fn part(&mut self, now: Duration, part: Part<'_>) {
+        let Syncing::Walking(walking) = &mut self.syncing else {
+            return self.unfit(now, &Unfit::Order("a part of a state"));
+        };
+        match walking.take(now, part) {
+            Ok(()) => self.fetch(now),
+            Err(error) => self.unfit(now, &error.into()),
+        }
+    }
+
+    /// Asks for what lacks, or goes on once nothing does.
+    fn fetch(&mut self, now: Duration) {
+        let Syncing::Walking(walking) = &mut self.syncing else { return };
+        if !walking.is_complete() {
+            while let Syncing::Walking(walking) = &mut self.syncing
+                && let Some(ask) = walking.ask()
+            {
+                self.send(&Message::SyncAsk(ask));
+            }
+            return;
+        }
+        let Syncing::Walking(walking) = std::mem::replace(&mut self.syncing, Syncing::Complete) else {
+            return;
+        };
+        let (fetched, report) = walking.end(now);
+        self.noticed = None;
+        if let Some(report) = report {
+            tracing::error!("healed a divergence: {report}");
+            self.status.last_divergence = Some(Arc::new(report));
+        }
+        self.progress = Arc::default();
+        self.orders.push_back(Order::Load(Box::new(fetched), self.progress.clone()));
+    }
+
+    /// What came in is good up to here, but nothing can be added to it.
+    fn unfit(&mut self, now: Duration, unfit: &Unfit) {
+        tracing::error!("the primary cannot be followed: {unfit}");
+        self.input(now, Input::Unfit);
+    }
+
     /// Nothing can be taken from the link for now, so that its silence means nothing. The primary must not take this node for
     /// dead either.
     pub fn busy(&mut self, now: Duration) {
@@ -342,12 +431,14 @@ impl Engine {
     pub fn loaded(&mut self, now: Duration, loaded: Result<(), String>) {
         match loaded {
             Ok(()) => {
+                self.syncing = Syncing::Nothing;
+                self.base = None;
                 self.input(now, Input::Loaded);
                 self.input(now, Input::Held(self.inbox.held()));
             }
             Err(error) => {
                 tracing::error!("the primary's state cannot be loaded: {error}");
-                self.input(now, Input::Diverged);
+                self.input(now, Input::Unfit);
             }
         }
     }
@@ -357,6 +448,8 @@ impl Engine {
         tracing::error!("divergence: {text}");
         self.status.divergences += 1;
         let position = self.progress.executed();
+        self.noticed = Some((position, text.to_owned()));
+        self.keep("its state is not the primary's");
         self.send(&Message::Diverged(Diverged { position, text: text.to_owned() }));
         self.input(now, Input::Diverged);
     }
@@ -430,6 +523,10 @@ impl Engine {
                     self.keep("this node has to join anew");
                     self.inbox = Inbox::default();
                     self.announced = None;
+                    if let Syncing::Walking(walking) = std::mem::replace(&mut self.syncing, Syncing::Nothing)
+                    {
+                        self.base = Some(walking.break_off());
+                    }
                     self.progress = Arc::default();
                     self.orders.push_back(Order::Forget);
                 }
@@ -477,6 +574,10 @@ impl Engine {
             last_checkpoint: self.progress.last_checkpoint(),
             checkpoints: self.progress.checkpoints(),
             log_bytes: self.inbox.log_bytes(),
+            joining: match &self.syncing {
+                Syncing::Walking(walking) => Some(walking.progress()),
+                _ => None,
+            },
             ..self.status.clone()
         }
     }

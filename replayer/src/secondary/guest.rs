@@ -1,16 +1,24 @@
-//! The replaying thread: loads the state, then follows the log.
+//! The replaying thread: makes a machine of a state, then follows the log.
 
-use std::{convert::Infallible, sync::Arc, thread, time::Instant};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Instant,
+};
 
-use echovisor_event::Nanos;
-use echovisor_log::{Batch, link::ImageBegin};
+use echovisor_event::{Digest, Nanos};
+use echovisor_log::Batch;
 use echovisor_machine::{
-    Machine, MachineConfig, Memory,
+    ConfigError, Machine, MachineConfig, MachineState, Memory, RestoreError, StateError,
     cpu::{Cpu, CpuError},
 };
-use echovisor_snapshot::Image;
 use tokio::sync::oneshot;
 
+use super::syncing::Fetched;
 use crate::{Arrived, FollowError, Follower, Incoming, Progress, Reached, Replay, Unconfirmed};
 
 /// Batches that may wait for the replaying thread; when there are more, the link waits, and the primary with it.
@@ -28,7 +36,7 @@ pub(super) struct Loaded {
     pub config: MachineConfig,
 }
 
-/// A guest that has followed its log to the end.
+/// A guest that has followed its log to the end, or as far as it could.
 pub struct Followed<C> {
     /// Where it stands.
     pub machine: Machine<C>,
@@ -36,8 +44,8 @@ pub struct Followed<C> {
     pub unconfirmed: Unconfirmed,
     /// The last time in the log, and when it came in.
     pub clock: (Nanos, Instant),
-    /// How the log ended.
-    pub reached: Reached,
+    /// How the log ended, or how the guest left its course; then its state is of no use but to be compared.
+    pub reached: Result<Reached, FollowError<Infallible>>,
 }
 
 /// The replaying thread, seen from the node.
@@ -50,61 +58,133 @@ pub(super) struct Guest<C> {
     pub(super) progress: Arc<Progress>,
     /// The end of loading.
     pub(super) loaded: Option<oneshot::Receiver<Result<Loaded, String>>>,
+    /// It has left the log's course, but goes on.
+    pub(super) strayed: flume::Receiver<String>,
+    /// The engine knows of that.
+    pub(super) told: bool,
     /// The end of following.
-    pub(super) ended: oneshot::Receiver<Result<Followed<C>, FollowError<Infallible>>>,
+    pub(super) ended: oneshot::Receiver<Followed<C>>,
+    given_up: Arc<AtomicBool>,
 }
 
 impl<C: Cpu + Send + 'static> Guest<C> {
-    /// Starts a thread that loads the state which `begin` announced and `bytes` hold, then follows.
+    /// Starts a thread that makes a machine of a state, then follows.
     pub(super) fn start(
-        begin: ImageBegin,
-        bytes: Vec<u8>,
+        fetched: Box<Fetched>,
         progress: Arc<Progress>,
         cpu: MakeCpu<C>,
     ) -> std::io::Result<Guest<C>> {
         let (sender, batches) = flume::bounded(DEPTH);
         let (used, spare) = flume::bounded(SPARE);
         let (tell_loaded, loaded) = oneshot::channel();
+        let (stray, strayed) = flume::bounded(1);
         let (tell_end, ended) = oneshot::channel();
-        let incoming = Incoming { batches, spare: used };
+        let given_up = Arc::new(AtomicBool::new(false));
+        let incoming = Incoming { batches, spare: used, given_up: given_up.clone() };
         let told = progress.clone();
         thread::Builder::new().name("vcpu".into()).spawn(move || {
-            let machine = match load(&begin, &bytes, cpu) {
-                Ok((machine, loaded)) => {
-                    let _ = tell_loaded.send(Ok(loaded));
+            let machine = match make(*fetched, cpu) {
+                Ok((machine, config)) => {
+                    let _ = tell_loaded.send(Ok(Loaded { config }));
                     machine
                 }
                 Err(error) => {
-                    let _ = tell_loaded.send(Err(error));
+                    let _ = tell_loaded.send(Err(error.to_string()));
                     return;
                 }
             };
-            drop(bytes);
-            let _ = tell_end.send(follow(machine, incoming, told));
+            let _ = tell_end.send(follow(machine, incoming, told, stray));
         })?;
-        Ok(Guest { batches: sender, spare, progress, loaded: Some(loaded), ended })
+        Ok(Guest {
+            batches: sender,
+            spare,
+            progress,
+            loaded: Some(loaded),
+            strayed,
+            told: false,
+            ended,
+            given_up,
+        })
+    }
+
+    /// Ends the log: at once if it is given up, else behind what there is of it. The machine comes from the receiver.
+    pub(super) fn retire(self, given_up: bool) -> oneshot::Receiver<Followed<C>> {
+        self.given_up.store(given_up, Ordering::Relaxed);
+        self.ended
     }
 }
 
-fn load<C: Cpu>(begin: &ImageBegin, bytes: &[u8], cpu: MakeCpu<C>) -> Result<(Machine<C>, Loaded), String> {
-    let config = MachineConfig::from_bytes(&begin.config).map_err(|error| error.to_string())?;
-    let image = Image::from_bytes(bytes).map_err(|error| error.to_string())?;
-    if image.digest != begin.digest || image.position() != begin.position {
-        return Err("the state is not the one that was announced".into());
+/// Why no machine can be made of a state that was fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum Unmade {
+    /// The configuration is none.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The state besides RAM is none.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The memory is of another size than the configuration's.
+    #[error("the state has {found} bytes of memory, its machine {expected}")]
+    Memory {
+        /// The configuration's.
+        expected: u64,
+        /// The state's.
+        found: u64,
+    },
+    /// The state is another one than was announced.
+    #[error("the state has digest {found}, announced was {expected}")]
+    Digest {
+        /// As announced.
+        expected: Digest,
+        /// As it is.
+        found: Digest,
+    },
+    /// The host gives no processor.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
+    /// The machine refuses the state.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+}
+
+/// Makes a machine of a state, once it is proved to be the one that was announced.
+///
+/// # Errors
+/// If it is not, or if it is no machine's.
+pub fn make<C: Cpu>(
+    fetched: Fetched,
+    cpu: impl FnOnce(&Memory) -> Result<C, CpuError>,
+) -> Result<(Machine<C>, MachineConfig), Unmade> {
+    let Fetched { begin, base } = fetched;
+    let config = MachineConfig::from_bytes(&begin.config)?;
+    if config.memory != base.memory.size() {
+        return Err(Unmade::Memory { expected: config.memory, found: base.memory.size() });
     }
-    // Filling the memory computes the digest of what was loaded, and compares it with the image's.
-    let machine = image.restore(&config, cpu).map_err(|error| error.to_string())?;
-    Ok((machine, Loaded { config }))
+    let state = MachineState::from_bytes(&begin.state)?;
+    let found = base.digests.state_digest(&state);
+    if found != begin.digest || state.position != begin.position {
+        return Err(Unmade::Digest { expected: begin.digest, found });
+    }
+    let cpu = cpu(&base.memory)?;
+    Ok((Machine::restore(cpu, base.memory, &config.devices(), &state)?, config))
 }
 
 fn follow<C: Cpu>(
     machine: Machine<C>,
     incoming: Incoming,
     progress: Arc<Progress>,
-) -> Result<Followed<C>, FollowError<Infallible>> {
+    stray: flume::Sender<String>,
+) -> Followed<C> {
     let replay = Replay::new(incoming, Unconfirmed::default(), true, progress);
     let mut follower = Follower::new(machine, replay).in_lockstep();
-    let reached = follower.run(None)?;
+    let reached = follower.run(None);
+    if let Err(error @ FollowError::Digest { .. }) = &reached {
+        // It goes on to where the primary's next state is taken, and can be compared there: the log may be enough to run on,
+        // and how far it goes then matters to nobody.
+        let _ = stray.send(error.to_string());
+        follower.tolerate();
+        let _ = follower.run(None);
+    }
     let (machine, unconfirmed, clock) = follower.into_parts();
-    Ok(Followed { machine, unconfirmed, clock, reached })
+    Followed { machine, unconfirmed, clock, reached }
 }

@@ -5,20 +5,20 @@ use std::time::Instant;
 use echovisor_event::Position;
 use echovisor_log::{
     Batch, DecodeError, Decoder,
-    link::{HandOver, Heartbeat, ImageBegin, Message, Resume},
+    link::{HandOver, Heartbeat, Message, Resume, SyncBegin},
 };
+use echovisor_snapshot::sync::{Answer, WalkError};
 
 use crate::Arrived;
 
-/// Largest state that is taken, bytes, compressed.
-const IMAGE_MAX: u64 = 4 << 30;
-
 /// What a message gave.
-pub(super) enum Received {
-    /// Nothing yet; or nothing that matters here.
+pub(super) enum Received<'a> {
+    /// Nothing that matters here.
     Nothing,
-    /// The whole state, in bytes.
-    Image(ImageBegin, Vec<u8>),
+    /// A state to be made this node's own.
+    State(SyncBegin),
+    /// A part of it.
+    Part(Answer<'a>),
     /// The next batch.
     Batch(Arrived),
     /// From this position on this node may take over.
@@ -39,9 +39,9 @@ pub(super) enum Unfit {
     /// It does not belong here.
     #[error("{0} does not belong here")]
     Order(&'static str),
-    /// The state is larger than any can be, or not as large as was announced.
-    #[error("a state image of {found} bytes instead of {announced}")]
-    Image { announced: u64, found: u64 },
+    /// A part of a state is not what was asked for.
+    #[error(transparent)]
+    State(#[from] WalkError),
     /// A batch is damaged or not the next one.
     #[error(transparent)]
     Batch(#[from] DecodeError),
@@ -53,7 +53,6 @@ pub(super) enum Unfit {
 /// Puts messages together.
 #[derive(Default)]
 pub(super) struct Inbox {
-    image: Option<(ImageBegin, Vec<u8>)>,
     decoder: Option<Decoder>,
     /// The state is there, so the first segment may begin anywhere.
     expects_first: bool,
@@ -80,39 +79,22 @@ impl Inbox {
         self.held
     }
 
+    /// The log goes on behind a state at `position`.
+    pub(super) fn begin(&mut self, position: Position) {
+        *self = Inbox { expects_first: true, held: position, log_bytes: self.log_bytes, ..Inbox::default() };
+    }
+
     /// Takes a message that came in at the moment `at`. A batch's records go into one of `spare`, if there is any.
-    pub(super) fn take(
+    pub(super) fn take<'a>(
         &mut self,
-        message: Message<'_>,
+        message: Message<'a>,
         at: Instant,
         spare: Option<&flume::Receiver<Batch>>,
-    ) -> Result<Received, Unfit> {
+    ) -> Result<Received<'a>, Unfit> {
         match message {
-            Message::ImageBegin(begin) if self.image.is_none() && !self.expects_first => {
-                if begin.bytes > IMAGE_MAX {
-                    return Err(Unfit::Image { announced: begin.bytes, found: 0 });
-                }
-                self.image = Some((begin, Vec::new()));
-                Ok(Received::Nothing)
-            }
-            Message::ImageChunk(bytes) => {
-                let (begin, image) = self.image.as_mut().ok_or(Unfit::Order("a part of a state image"))?;
-                image.extend_from_slice(bytes);
-                let found = image.len() as u64;
-                if found > begin.bytes {
-                    return Err(Unfit::Image { announced: begin.bytes, found });
-                }
-                Ok(Received::Nothing)
-            }
-            Message::ImageEnd => {
-                let (begin, image) = self.image.take().ok_or(Unfit::Order("the end of a state image"))?;
-                if begin.bytes != image.len() as u64 {
-                    return Err(Unfit::Image { announced: begin.bytes, found: image.len() as u64 });
-                }
-                self.expects_first = true;
-                self.held = begin.position;
-                Ok(Received::Image(begin, image))
-            }
+            Message::SyncBegin(begin) => Ok(Received::State(begin)),
+            Message::SyncNodes(bytes) => Ok(Received::Part(Answer::Nodes(bytes))),
+            Message::SyncPages(bytes) => Ok(Received::Part(Answer::Pages(bytes))),
             Message::SegmentStart(start) => {
                 let following = self.decoder.as_ref().map(|decoder| decoder.following(start.term));
                 match following {

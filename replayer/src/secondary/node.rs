@@ -19,6 +19,7 @@ use echovisor_machine::{MachineConfig, cpu::Cpu};
 use tokio::sync::oneshot;
 
 use super::{
+    base::Base,
     engine::{Engine, Order},
     guest::{Followed, Guest, Loaded, MakeCpu},
     protocol::{State, Timing},
@@ -98,8 +99,12 @@ pub struct Node<C> {
     engine: Engine,
     connection: Option<Connection>,
     guest: Option<Guest<C>>,
-    /// The guest came to its own end, or left the log's course while the arbiter was asked.
-    followed: Option<Following<C>>,
+    /// The guest came to its own end, or to where it could not follow any more.
+    followed: Option<Followed<C>>,
+    /// A guest that was given up. Its memory serves the next state.
+    former: Option<oneshot::Receiver<Followed<C>>>,
+    /// What is here for a state that was announced.
+    prepared: Option<oneshot::Receiver<Result<Base, String>>>,
     config: Option<MachineConfig>,
     /// What comes of the last dialling; of earlier ones nobody wants to know.
     dialled: Option<oneshot::Receiver<Dialled>>,
@@ -121,9 +126,6 @@ struct Connection {
     traffic: Arc<Traffic>,
 }
 
-/// What became of following.
-type Following<C> = Result<Followed<C>, FollowError<Infallible>>;
-
 /// What became of dialling.
 type Dialled = Result<(Link, Welcome), LinkError>;
 
@@ -135,8 +137,10 @@ enum Event<C> {
     Flushed,
     Dialled(Dialled),
     Answer(Answer),
+    Prepared(Result<Base, String>),
     Loaded(Result<Loaded, String>),
-    GuestEnded(Option<Following<C>>),
+    Strayed(String),
+    GuestEnded(Option<Followed<C>>),
     Command(Command),
     Full,
     Tick,
@@ -158,6 +162,8 @@ impl<C: Cpu + Send + 'static> Node<C> {
             connection: None,
             guest: None,
             followed: None,
+            former: None,
+            prepared: None,
             config: None,
             dialled: None,
             answers: flume::bounded(1),
@@ -193,10 +199,13 @@ impl<C: Cpu + Send + 'static> Node<C> {
         let now = boot_time();
         let sleep = self.engine.wake_at().map_or(Duration::from_secs(3600), |at| at.saturating_sub(now));
         // The primary is told to wait long before this; it must not be taken for silent while nobody listens.
-        let full = self.guest.as_ref().is_some_and(|guest| guest.batches.is_full());
-        let (loaded, ended, spare) = match &mut self.guest {
-            Some(guest) => (guest.loaded.as_mut(), Some(&mut guest.ended), Some(&guest.spare)),
-            None => (None, None, None),
+        let full =
+            self.followed.is_none() && self.guest.as_ref().is_some_and(|guest| guest.batches.is_full());
+        let (loaded, strayed, ended, spare) = match &mut self.guest {
+            Some(guest) => {
+                (guest.loaded.as_mut(), Some(&guest.strayed), Some(&mut guest.ended), Some(&guest.spare))
+            }
+            None => (None, None, None, None),
         };
         // Answers go out before more is read, unless more is here already: then one answer serves for all of it.
         let settled = self.connection.as_ref().is_none_or(|connection| !connection.receiver.has_message());
@@ -214,6 +223,8 @@ impl<C: Cpu + Send + 'static> Node<C> {
                 }
                 Err(error) => Event::LinkError(error),
             },
+            Ok(strayed) = heard(strayed) => Event::Strayed(strayed),
+            Some(prepared) = told(self.prepared.as_mut()) => Event::Prepared(prepared),
             Some(dialled) = told(self.dialled.as_mut()) => Event::Dialled(dialled),
             Ok(answer) = self.answers.1.recv_async() => Event::Answer(answer),
             loaded = told(loaded) => Event::Loaded(loaded.unwrap_or_else(|| Err("the thread died".into()))),
@@ -249,13 +260,18 @@ impl<C: Cpu + Send + 'static> Node<C> {
                 let loaded = loaded.map(|loaded| self.config = Some(loaded.config));
                 self.engine.loaded(now, loaded);
             }
-            Event::GuestEnded(None) => return Err(NodeError::GuestDied),
-            Event::GuestEnded(Some(Ok(followed))) => self.followed = Some(Ok(followed)),
-            // The answer may make this node the only one that could run the guest: then it must say that it cannot.
-            Event::GuestEnded(Some(Err(error))) if self.engine.state() == State::TakingOver => {
-                self.followed = Some(Err(error));
+            Event::Prepared(prepared) => {
+                self.prepared = None;
+                self.engine.prepared(now, prepared);
             }
-            Event::GuestEnded(Some(Err(error))) => self.engine.diverged(now, &error.to_string()),
+            Event::Strayed(why) => self.strayed(now, &why),
+            Event::GuestEnded(None) => return Err(NodeError::GuestDied),
+            Event::GuestEnded(Some(followed)) => {
+                if let Err(error) = &followed.reached {
+                    self.strayed(now, &error.to_string());
+                }
+                self.followed = Some(followed);
+            }
             Event::Command(Command::Status(reply)) => {
                 // Who asked may be gone.
                 let _ = reply.send(self.status());
@@ -280,8 +296,9 @@ impl<C: Cpu + Send + 'static> Node<C> {
             match order {
                 Order::Dial(at, hello) => self.dial(at, hello),
                 Order::HangUp(sender) => say_last(sender),
-                Order::Load(begin, bytes, progress) => {
-                    let guest = Guest::start(begin, bytes, progress, self.settings.cpu);
+                Order::Prepare(size) => self.prepare(size),
+                Order::Load(fetched, progress) => {
+                    let guest = Guest::start(fetched, progress, self.settings.cpu);
                     self.guest = Some(guest.map_err(NodeError::Thread)?);
                 }
                 Order::Append(arrived) => {
@@ -290,10 +307,7 @@ impl<C: Cpu + Send + 'static> Node<C> {
                         let _ = guest.batches.try_send(arrived);
                     }
                 }
-                Order::Forget => {
-                    self.guest = None;
-                    self.followed = None;
-                }
+                Order::Forget => self.retire(true),
                 Order::Ask(question) => self.ask_arbiter(question),
                 Order::Promote(record) => self.promoted = Some(record),
                 Order::Keep(why) => {
@@ -309,6 +323,45 @@ impl<C: Cpu + Send + 'static> Node<C> {
             self.disconnect();
         }
         Ok(())
+    }
+
+    /// The guest has left the log's course.
+    fn strayed(&mut self, now: Duration, why: &str) {
+        let told = self.guest.as_mut().is_some_and(|guest| std::mem::replace(&mut guest.told, true));
+        // The answer may make this node the only one that could run the guest: then it must say that it cannot.
+        if !told && self.engine.state() != State::TakingOver {
+            self.engine.diverged(now, why);
+        }
+    }
+
+    /// Ends the guest's thread: at once if the guest is given up, else behind what there is of its log.
+    fn retire(&mut self, given_up: bool) {
+        let Some(guest) = self.guest.take() else { return };
+        self.former = Some(match self.followed.take() {
+            Some(followed) => {
+                let (ended, former) = oneshot::channel();
+                let _ = ended.send(followed);
+                former
+            }
+            None => guest.retire(given_up),
+        });
+    }
+
+    /// Looks what is here for a state, on a thread that may wait for the guest's and read all of RAM.
+    fn prepare(&mut self, size: u64) {
+        self.retire(false);
+        let former = self.former.take();
+        let (tell, prepared) = oneshot::channel();
+        self.prepared = Some(prepared);
+        tokio::task::spawn_blocking(move || {
+            // A guest that was not even loaded leaves nothing.
+            let former = former.and_then(|former| former.blocking_recv().ok());
+            let former =
+                former.map(|followed| followed.machine).filter(|machine| machine.memory().size() == size);
+            let base = former.map_or_else(|| Base::new(size), |machine| Ok(Base::of(machine)));
+            // Nobody to take it means that the node is ending.
+            let _ = tell.send(base.map_err(|error| error.to_string()));
+        });
     }
 
     fn disconnect(&mut self) {
@@ -358,13 +411,13 @@ impl<C: Cpu + Send + 'static> Node<C> {
         let config = self.config.take().ok_or(NodeError::GuestDied)?;
         drop(guest.batches);
         let followed = match self.followed.take() {
-            Some(followed) => followed?,
-            None => guest.ended.await.map_err(|_| NodeError::GuestDied)??,
+            Some(followed) => followed,
+            None => guest.ended.await.map_err(|_| NodeError::GuestDied)?,
         };
         let (suspicion, suspected) = self.suspected.unwrap_or((Duration::ZERO, answered));
         let times = Times { suspicion, arbiter: answered - suspected, replay: answered.elapsed() };
         let Followed { machine, mut unconfirmed, clock, reached } = followed;
-        if let Reached::Stopped = reached {
+        if let Reached::Stopped = reached? {
             // The operator's stop was in the log, but the primary died before it was on record.
             self.end(record).await;
             return Ok(Outcome::Ended("the guest was stopped".to_owned()));
@@ -436,6 +489,14 @@ fn is_final(error: &LinkError) -> bool {
         LinkError::WrongVm { .. } | LinkError::Fingerprint { .. } => true,
         LinkError::Refused { code, .. } => matches!(code, Fingerprint | Version | WrongVm),
         _ => false,
+    }
+}
+
+/// What the replaying thread says; waits for ever where there is none.
+async fn heard(from: Option<&flume::Receiver<String>>) -> Result<String, flume::RecvError> {
+    match from {
+        Some(from) => from.recv_async().await,
+        None => pending().await,
     }
 }
 

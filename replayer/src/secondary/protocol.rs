@@ -56,6 +56,8 @@ pub enum Input {
     LinkLost,
     /// The replayed guest took another course than the log.
     Diverged,
+    /// What came in is of no use: no state can be made of it, or no log.
+    Unfit,
     /// The primary hands the guest over: it stands still at the end of the log.
     HandedOver,
     /// All of the log is executed, and the guest's state is the primary's.
@@ -92,7 +94,7 @@ pub enum Action {
 pub enum State {
     /// It looks for the primary, and holds nothing.
     Dialling,
-    /// It is being given the state.
+    /// It is being given the state: the first one, or another because its own was not the primary's.
     Loading,
     /// It follows the log.
     Following,
@@ -209,8 +211,16 @@ impl Protocol {
                 self.state = State::TakingOver;
                 actions.push(Action::AskArbiter);
             }
-            (State::Loading | State::Following | State::Receiving | State::Redialling, Input::Diverged)
-            | (State::Following, Input::HandedOver) => {
+            // The primary is there, and gives this node another state.
+            (State::Following, Input::Diverged) => {
+                self.forget();
+                self.heard = now;
+                self.state = State::Loading;
+            }
+            (State::Redialling, Input::Diverged) => self.restart(now, actions),
+            (State::Receiving, Input::Diverged)
+            | (State::Following, Input::HandedOver)
+            | (State::Loading | State::Following | State::Receiving | State::Redialling, Input::Unfit) => {
                 actions.push(Action::CloseLink);
                 self.restart(now, actions);
             }
@@ -399,7 +409,25 @@ mod tests {
     #[test]
     fn a_divergence_ends_eligibility_at_once() {
         let mut protocol = eligible();
-        let actions = step(&mut protocol, 5, Input::Diverged);
+        assert_eq!(step(&mut protocol, 5, Input::Diverged), [], "the primary gives it another state");
+        assert!(!protocol.is_eligible());
+        step(&mut protocol, 6, Input::Granted(Position(10)));
+        assert_eq!(step(&mut protocol, 7, Input::Loaded), [Action::SayReady]);
+        assert!(!protocol.is_eligible(), "what was granted before counts no more");
+    }
+
+    #[test]
+    fn who_diverges_without_a_link_joins_anew() {
+        let mut protocol = eligible();
+        step(&mut protocol, 5, Input::LinkLost);
+        assert!(step(&mut protocol, 6, Input::Diverged).contains(&Action::Forget));
+        assert!(!protocol.is_eligible());
+    }
+
+    #[test]
+    fn what_is_of_no_use_ends_the_link() {
+        let mut protocol = eligible();
+        let actions = step(&mut protocol, 5, Input::Unfit);
         assert!(actions.starts_with(&[Action::CloseLink]));
         assert!(!protocol.is_eligible());
     }

@@ -1,6 +1,10 @@
 //! What a secondary tells of itself.
 
+use std::sync::Arc;
+
 use echovisor_event::{Digest, Position, Term};
+
+use super::report::Report;
 
 /// A secondary's state, for `status`.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +27,10 @@ pub struct Status {
     pub checkpoints: u64,
     /// How often the guest took another course than the log.
     pub divergences: u64,
+    /// What was wrong when that was last compared and healed.
+    pub last_divergence: Option<Arc<Report>>,
+    /// While a state is fetched: bytes of pages that have come, and of all that lack, before compression.
+    pub joining: Option<(u64, u64)>,
     /// Bytes of the log.
     pub log_bytes: u64,
     /// Bytes on the link, both directions.

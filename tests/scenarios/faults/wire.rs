@@ -5,11 +5,14 @@ use std::{collections::BTreeMap, convert::Infallible, io::Cursor, sync::Arc, tim
 use echovisor_event::{Effect, Position};
 use echovisor_log::{
     Batch, Decoder, Mark,
-    link::{ImageBegin, Link, LinkError, Message},
+    link::{Link, LinkError, Message, SyncBegin},
 };
-use echovisor_machine::{Effects, MachineConfig, cpu::kvm::KvmCpu};
-use echovisor_replayer::{Arrived, Follower, History, Progress, Replay, Witness};
-use echovisor_snapshot::Image;
+use echovisor_machine::{Effects, cpu::kvm::KvmCpu};
+use echovisor_replayer::{
+    Arrived, Follower, History, Progress, Replay, Witness,
+    secondary::{Base, Fetched, make},
+};
+use echovisor_snapshot::{PageDigests, sync::unpack};
 use echovisor_tests::Frame;
 
 /// Bytes before the body of a message: its length and its kind (docs/formats/link.md).
@@ -104,8 +107,10 @@ pub(crate) struct Wire {
 
 /// A state, and the log from there.
 pub(crate) struct Log {
-    begin: ImageBegin,
-    image: Vec<u8>,
+    begin: SyncBegin,
+    /// The pages that came, compressed, and those that were asked for, in the same order.
+    pages: Vec<Vec<u8>>,
+    asked: Vec<Vec<u32>>,
     batches: Vec<(Batch, Mark)>,
 }
 
@@ -124,13 +129,13 @@ impl Wire {
         let [peer] = peers[..] else { panic!("not one link but those from {peers:?}") };
 
         let mut begin = None;
-        let (mut image, mut batches) = (Vec::new(), Vec::new());
+        let (mut pages, mut asked, mut batches) = (Vec::new(), Vec::new(), Vec::new());
         // The watermark behind each batch, by its number.
         let mut watermarks = BTreeMap::new();
         let mut decoder: Option<Decoder> = None;
         Stream::new(frames, port, peer).messages(|message, _| match message {
-            Message::ImageBegin(found) => assert!(begin.replace(found).is_none(), "it joined twice"),
-            Message::ImageChunk(bytes) => image.extend_from_slice(bytes),
+            Message::SyncBegin(found) => assert!(begin.replace(found).is_none(), "it joined twice"),
+            Message::SyncPages(bytes) => pages.push(bytes.to_vec()),
             Message::SegmentStart(start) => match &mut decoder {
                 None => decoder = Some(Decoder::new(start)),
                 Some(decoder) => decoder.start(start),
@@ -145,15 +150,17 @@ impl Wire {
             _ => {}
         });
         let mut acknowledged: Vec<(Position, Duration)> = Vec::new();
-        Stream::new(frames, peer, port).messages(|message, at| {
+        Stream::new(frames, peer, port).messages(|message, at| match message {
             // It holds every batch before this number.
-            if let Message::Ack(ack) = message
-                && let Some((_, watermark)) = watermarks.range(..ack.sequence).next_back()
-            {
-                acknowledged.push((*watermark, at));
+            Message::Ack(ack) => {
+                if let Some((_, watermark)) = watermarks.range(..ack.sequence).next_back() {
+                    acknowledged.push((*watermark, at));
+                }
             }
+            Message::SyncAsk(ask) if ask.level == 0 => asked.push(ask.numbers),
+            _ => {}
         });
-        let log = Log { begin: begin.expect("a state"), image, batches };
+        let log = Log { begin: begin.expect("a state"), pages, asked, batches };
         Wire { log, acknowledged: Acknowledged(acknowledged) }
     }
 }
@@ -169,9 +176,14 @@ impl Acknowledged {
 impl Log {
     /// Executes the log, as the secondary did, and gives every frame that the guest sent, with the position of its sending.
     pub(crate) fn frames(self) -> Vec<(Position, Vec<u8>)> {
-        let config = MachineConfig::from_bytes(&self.begin.config).expect("a machine");
-        let image = Image::from_bytes(&self.image).expect("a state");
-        let machine = image.restore(&config, KvmCpu::new).expect("a machine in that state");
+        let Base { memory, .. } = Base::new(self.begin.memory).expect("memory");
+        for (numbers, bytes) in self.asked.iter().zip(&self.pages) {
+            let pages = unpack(bytes, numbers.len()).expect("pages");
+            numbers.iter().zip(&pages).for_each(|(number, page)| memory.write_page(*number as usize, page));
+        }
+        let base = Base { digests: PageDigests::of(&memory), memory, state: None };
+        let fetched = Fetched { begin: self.begin, base };
+        let (machine, _) = make(fetched, KvmCpu::new).expect("a machine in that state");
         let replay = Replay::new(
             Captured(self.batches.into_iter()),
             Sent::default(),

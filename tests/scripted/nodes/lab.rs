@@ -87,17 +87,17 @@ impl Lab {
     }
 
     /// The primary that a secondary has become.
-    pub(crate) fn promote(&self, name: &str, promotion: Promotion<ScriptedCpu>) -> Primary {
+    pub(crate) fn promote<C: Cpu + Send + 'static>(&self, name: &str, promotion: Promotion<C>) -> Primary {
         let Promotion { machine, record, unconfirmed, clock, .. } = promotion;
         let (gate, wire, port) = self.network(name);
         unconfirmed.resend(|at, effect| gate.pass(at, effect));
         self.live(name, machine, record, HostClock::new(clock.0, clock.1), (gate, wire, port))
     }
 
-    fn live(
+    fn live<C: Cpu + Send + 'static>(
         &self,
         name: &str,
-        machine: Machine<ScriptedCpu>,
+        machine: Machine<C>,
         record: Record,
         clock: HostClock,
         (gate, wire, port): (Arc<Gate>, Wire, Port),
@@ -276,15 +276,19 @@ pub(crate) struct Secondary<C> {
 }
 
 impl<C: Send + 'static> Secondary<C> {
+    pub(crate) fn status(&self) -> secondary::Status {
+        let (reply, status) = oneshot::channel();
+        self.commands.send(secondary::Command::Status(reply)).expect("a living node");
+        status.blocking_recv().expect("a living node")
+    }
+
     pub(crate) fn wait_until(
         &self,
         what: &str,
         is: impl Fn(&secondary::Status) -> bool,
     ) -> secondary::Status {
         wait_for(&format!("the secondary to be {what}"), || {
-            let (reply, status) = oneshot::channel();
-            self.commands.send(secondary::Command::Status(reply)).expect("a living node");
-            let status = status.blocking_recv().expect("a living node");
+            let status = self.status();
             if is(&status) { Ok(status) } else { Err(format!("{status:?}")) }
         })
     }

@@ -8,6 +8,7 @@ mod relay;
 use std::{
     io::{Read, Write},
     os::unix::net::UnixStream,
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -208,7 +209,7 @@ fn who_stalls_or_talks_nonsense_holds_up_nobody() {
     // The primary hangs up on it; whether it says why is its own affair.
     let _ = talker.read_to_end(&mut rest);
 
-    // A joiner that never reads its image.
+    // A joiner that never asks for its state.
     let (address, hello) = (lab.address("one"), lab::hello("three"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let stalled = runtime.block_on(async {
@@ -260,31 +261,45 @@ fn a_guest_is_handed_over() {
     assert_eq!(lab.record().term, FIRST.next());
 }
 
-/// A secondary whose memory goes bad is found out, told apart from a dead one, and replaced.
+/// A secondary whose memory goes bad is found out, and given what is right again: it tells what was wrong, and protects the
+/// guest as before.
 #[test]
-fn a_secondary_that_diverges_protects_nobody() {
+fn a_secondary_that_diverges_is_healed() {
     let lab = Lab::new();
     let mut primary = lab.primary("one");
     let secondary = lab.secondary_with("two", lab.address("one"), Rotten::make);
     primary.wait_until_protected();
     // The digest is compared at a checkpoint, of which each is this many frames away from the next at most.
     let mut number = 0;
-    wait_for("the divergence to be found", || {
+    let status = wait_for("the divergence to be healed", || {
         primary.wire.talk(number..number + 20);
         number += 20;
-        let status = primary.status();
-        if status.divergences > 0 { Ok(()) } else { Err(format!("{status:?}")) }
+        let status = secondary.status();
+        if status.last_divergence.is_some() { Ok(status) } else { Err(format!("{status:?}")) }
     });
-    secondary.wait_until("aware of it", |status| status.divergences > 0);
-    primary.wire.talk(number..number + 5);
+    let report = status.last_divergence.expect("it is there");
+    assert!(report.is_exact(), "{report}");
+    assert!(report.fields.is_empty() && !report.is_benign() && !report.is_overwritten(), "{report}");
+    let [page] = &report.memory.listed[..] else { panic!("{report}") };
+    assert_eq!((page.page, page.count, &page.bytes[..]), (0x700, 1, &[(0, 0, 1)][..]), "{report}");
+    assert_eq!((primary.status().divergences, status.divergences), (1, 1));
+
+    primary.wait_until_protected();
+    secondary.wait_until_eligible();
+    primary.wire.talk(number..number + 40);
+    primary.running.kill();
+    let mut primary = lab.promote("two", secondary.promoted());
+    primary.wire.talk(number + 40..number + 50);
 }
 
-/// A processor in bad memory: after some exits a byte changes that the guest does not use.
+/// A processor in bad memory: after some exits a byte changes that the guest does not use. Once, whatever comes later.
 struct Rotten {
     cpu: ScriptedCpu,
     memory: Memory,
     exits: u32,
 }
+
+static ROTTED: AtomicBool = AtomicBool::new(false);
 
 impl Rotten {
     const EXITS: u32 = 60;
@@ -297,7 +312,7 @@ impl Rotten {
 impl Cpu for Rotten {
     fn enter(&mut self) -> Result<Exit<'_>, CpuError> {
         self.exits += 1;
-        if self.exits == Self::EXITS {
+        if self.exits == Self::EXITS && !ROTTED.swap(true, Ordering::SeqCst) {
             self.memory.mmap().write_obj(1_u8, GuestAddress(0x70_0000)).expect("an address in RAM");
         }
         self.cpu.enter()

@@ -16,7 +16,7 @@ use echovisor_recorder::{
     gate::Gate,
     primary::{Engine, Order, Promise, Ticket},
 };
-use echovisor_snapshot::Image;
+use echovisor_snapshot::sync::Source;
 
 use super::{Step, Want, world::LiveGuest};
 use crate::{
@@ -41,8 +41,8 @@ pub(crate) struct Primary {
     journal: JournalReader,
     connection: Option<Receiver>,
     accepting: VecDeque<Accepting>,
-    /// States that are being compressed, and when that is done.
-    images: VecDeque<(Time, Ticket, Vec<u8>)>,
+    /// States that are being read, and when that is done.
+    states: VecDeque<(Time, Ticket, Source)>,
     answer: Option<Answer>,
     /// The operator wants a switchover.
     pub(crate) switch_wanted: bool,
@@ -77,7 +77,7 @@ impl Primary {
             journal,
             connection: None,
             accepting: VecDeque::new(),
-            images: VecDeque::new(),
+            states: VecDeque::new(),
             answer: None,
             switch_wanted: false,
             throttled: false,
@@ -110,7 +110,7 @@ impl Primary {
     pub(crate) fn wake_at(&self) -> (Option<Duration>, Option<Time>) {
         let accepting = self.accepting.iter().map(|accepting| accepting.until).min();
         let local = [self.engine.wake_at(), accepting].into_iter().flatten().min();
-        (local, self.images.iter().map(|(ready, ..)| *ready).min())
+        (local, self.states.iter().map(|(ready, ..)| *ready).min())
     }
 
     /// Handles one thing that is there, as a node's loop does; whether there was any.
@@ -142,16 +142,17 @@ impl Primary {
             self.engine.answered(local, answer);
             return true;
         }
-        if let Some(index) = self.images.iter().position(|(ready, ..)| *ready <= step.now) {
-            let (_, ticket, bytes) = self.images.remove(index).expect("an image");
-            self.engine.send_image(local, ticket, &bytes);
+        if let Some(index) = self.states.iter().position(|(ready, ..)| *ready <= step.now) {
+            let (_, ticket, source) = self.states.remove(index).expect("a state");
+            self.engine.give(local, ticket, source);
             return true;
         }
         let has_room = self.engine.has_room();
         let settled = self.journal.entries().is_empty() || !has_room || step.rng.u8(..4) == 0;
         if settled && let Some(flushed) = flush(self.engine.sender()) {
-            if let Err(error) = flushed {
-                self.engine.link_lost(local, &error.to_string());
+            match flushed {
+                Ok(()) => self.engine.flushed(local),
+                Err(error) => self.engine.link_lost(local, &error.to_string()),
             }
             return true;
         }
@@ -163,11 +164,9 @@ impl Primary {
                 }
                 Entry::Paused(number, at, digest) => self.engine.paused(local, number, at, digest),
                 Entry::Capture(captured) => {
-                    let capture = &captured.capture;
-                    let promise = self.engine.image(capture.position(), capture.digest());
-                    if let Some(Promise { ticket, .. }) = promise {
+                    if let Some(Promise { ticket, .. }) = self.engine.promise(captured.capture.position()) {
                         let ready = step.now + step.rng.u64(MILLISECOND..300 * MILLISECOND);
-                        self.images.push_back((ready, ticket, Image::of(capture).to_bytes()));
+                        self.states.push_back((ready, ticket, Source::new(captured.capture)));
                     }
                 }
             }

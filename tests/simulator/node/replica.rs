@@ -7,12 +7,12 @@ use std::{
 };
 
 use echovisor_event::{Effect, Nanos, Position};
-use echovisor_log::{Batch, link::ImageBegin};
-use echovisor_machine::{Effects, Machine, MachineConfig, cpu::scripted::ScriptedCpu};
+use echovisor_log::Batch;
+use echovisor_machine::{Effects, Machine, cpu::scripted::ScriptedCpu};
 use echovisor_replayer::{
     Arrived, FollowError, Follower, History, Progress, Reached, Replay, Unconfirmed, Witness,
+    secondary::{Base, Fetched, Unmade, make},
 };
-use echovisor_snapshot::Image;
 use echovisor_tests::scripted;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -31,6 +31,8 @@ pub(crate) struct Replica {
     clock: (Nanos, Time),
     /// The log's end was executed: the operator had stopped the guest.
     pub(crate) stopped: bool,
+    /// It is not what the log says any more.
+    pub(crate) strayed: bool,
 }
 
 /// A replica that goes live.
@@ -58,24 +60,27 @@ struct Kept {
 }
 
 impl Replica {
-    /// Loads the state that `begin` announced.
-    pub(crate) fn load(
-        begin: &ImageBegin,
-        bytes: &[u8],
-        progress: Arc<Progress>,
-        now: Time,
-    ) -> Result<Replica, String> {
-        let config = MachineConfig::from_bytes(&begin.config).map_err(|error| error.to_string())?;
-        let image = Image::from_bytes(bytes).map_err(|error| error.to_string())?;
-        if image.digest != begin.digest || image.position() != begin.position {
-            return Err("the state is not the one that was announced".into());
-        }
-        let machine = image.restore(&config, scripted::processor).map_err(|error| error.to_string())?;
+    /// Makes a machine of a state that was fetched.
+    pub(crate) fn make(fetched: Fetched, progress: Arc<Progress>, now: Time) -> Result<Replica, Unmade> {
+        let (machine, _) = make(fetched, scripted::processor)?;
         let batches = Arc::new(Mutex::new(Batches::default()));
-        let clock = (machine.clock(), now);
+        let (begun, clock) = (machine.position(), (machine.clock(), now));
         let replay = Replay::new(Feed(batches.clone()), Kept::default(), true, progress.clone());
         let follower = Follower::new(machine, replay);
-        Ok(Replica { follower, batches, progress, begun: begin.position, clock, stopped: false })
+        Ok(Replica { follower, batches, progress, begun, clock, stopped: false, strayed: false })
+    }
+
+    /// Goes on though it has left the log's course, to be compared elsewhere.
+    pub(crate) fn stray(&mut self) {
+        self.follower.tolerate();
+        self.strayed = true;
+    }
+
+    /// Executes what there is of the log, and gives what is left of the machine.
+    pub(crate) fn into_base(mut self) -> Base {
+        // How far a machine comes that has left the log's course matters to nobody.
+        let _ = self.run(usize::MAX);
+        Base::of(self.follower.into_parts().0)
     }
 
     pub(crate) fn append(&mut self, arrived: Arrived) {

@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use echovisor_event::{NodeId, Position, Term};
 use echovisor_log::{
     arbiter::{Answer, Question, Record, rules},
-    link::{Fingerprint, Hello, ImageBegin, Link, LinkError, Message, Receiver, Refuse, check_welcome},
+    link::{Fingerprint, Hello, Link, LinkError, Message, Receiver, Refuse, check_welcome},
 };
 use echovisor_replayer::{
-    Progress,
+    FollowError, Progress,
     secondary::{
-        Engine, Order,
+        Base, Engine, Fetched, Order,
         protocol::{State, Timing},
     },
 };
@@ -35,6 +35,10 @@ pub(crate) struct Secondary {
     connection: Option<Receiver>,
     /// A state that is being loaded, and when that is done.
     loading: Option<Loading>,
+    /// What is here for a state that was announced is being looked at: when that is done, and what it is.
+    preparing: Option<(Time, Base)>,
+    /// The memory of a machine that was given up.
+    former: Option<Base>,
     /// Batches that came before their state was loaded.
     early: Vec<echovisor_replayer::Arrived>,
     answer: Option<Answer>,
@@ -60,8 +64,7 @@ pub(crate) struct Secondary {
 
 struct Loading {
     ready: Time,
-    begin: ImageBegin,
-    bytes: Vec<u8>,
+    fetched: Box<Fetched>,
     progress: Arc<Progress>,
 }
 
@@ -97,6 +100,8 @@ impl Secondary {
             id,
             connection: None,
             loading: None,
+            preparing: None,
+            former: None,
             early: Vec::new(),
             answer: None,
             switch_wanted: false,
@@ -132,7 +137,8 @@ impl Secondary {
         let local = [self.engine.wake_at(), dial].into_iter().flatten().min();
         let loading = self.loading.as_ref().map(|loading| loading.ready);
         let replica = self.replica_at.map(|at| at.max(self.replica_stalled));
-        (local, [loading, replica].into_iter().flatten().min())
+        let preparing = self.preparing.as_ref().map(|(ready, _)| *ready);
+        (local, [loading, preparing, replica].into_iter().flatten().min())
     }
 
     /// Handles one thing that is there, as a node's loop does; whether there was any.
@@ -177,6 +183,10 @@ impl Secondary {
             }
             return true;
         }
+        if let Some((_, base)) = self.preparing.take_if(|(ready, _)| *ready <= step.now) {
+            self.engine.prepared(local, Ok(base));
+            return true;
+        }
         if let Some(loading) = self.loading.take_if(|loading| loading.ready <= step.now) {
             self.load(loading, step);
             return true;
@@ -190,9 +200,13 @@ impl Secondary {
                 Ok(more) => {
                     self.replica_at = more.then(|| step.now + step.rng.u64(10_000..400_000));
                 }
+                // It goes on as far as it can.
+                Err(_) if replica.strayed => self.replica_at = None,
                 Err(error) => {
                     self.diverged = Some(error.to_string());
-                    self.replica_at = None;
+                    let goes_on = matches!(error, FollowError::Digest { .. });
+                    self.replica_at = goes_on.then_some(step.now);
+                    replica.stray();
                     // The answer may make this node the only one that could run the guest: then it must say that it cannot.
                     if self.engine.state() == State::TakingOver {
                         self.broken = true;
@@ -240,20 +254,28 @@ impl Secondary {
     }
 
     fn load(&mut self, loading: Loading, step: &mut Step<'_>) {
-        let Loading { begin, bytes, progress, .. } = loading;
-        match Replica::load(&begin, &bytes, progress, step.now) {
+        let Loading { fetched, progress, .. } = loading;
+        match Replica::make(*fetched, progress, step.now) {
             Ok(mut replica) => {
                 self.early.drain(..).for_each(|arrived| replica.append(arrived));
                 self.replica = Some(replica);
                 self.replica_at = Some(step.now);
+                // Whatever was wrong with the machine before is not in this one.
+                self.forgive();
                 self.engine.loaded(step.local, Ok(()));
                 self.mutant.grant_early(&mut self.engine, step);
             }
             Err(error) => {
-                self.diverged = Some(error.clone());
-                self.engine.loaded(step.local, Err(error));
+                self.diverged = Some(error.to_string());
+                self.engine.loaded(step.local, Err(error.to_string()));
             }
         }
+    }
+
+    /// Forgets that the machine was bad. What is wrong with a good machine is for the oracle to see.
+    fn forgive(&mut self) {
+        self.diverged.take_if(|_| std::mem::take(&mut self.rotten));
+        self.rotten = false;
     }
 
     fn obey(&mut self, step: &mut Step<'_>) {
@@ -263,9 +285,17 @@ impl Secondary {
                     step.wants.push(Want::Dial(at, hello));
                 }
                 Order::HangUp(sender) => step.wants.push(Want::HangUp(sender)),
-                Order::Load(begin, bytes, progress) => {
+                Order::Prepare(size) => {
+                    let former = self.replica.take().map(Replica::into_base).or_else(|| self.former.take());
+                    let former = former.filter(|base| base.memory.size() == size);
+                    let base = former.unwrap_or_else(|| Base::new(size).expect("memory"));
                     let ready = step.now + step.rng.u64(MILLISECOND..200 * MILLISECOND);
-                    self.loading = Some(Loading { ready, begin, bytes, progress });
+                    self.preparing = Some((ready, base));
+                    self.replica_at = None;
+                }
+                Order::Load(fetched, progress) => {
+                    let ready = step.now + step.rng.u64(MILLISECOND..200 * MILLISECOND);
+                    self.loading = Some(Loading { ready, fetched, progress });
                 }
                 Order::Append(arrived) => match &mut self.replica {
                     Some(replica) => {
@@ -275,10 +305,8 @@ impl Secondary {
                     None => self.early.push(arrived),
                 },
                 Order::Forget => {
-                    // What is wrong with a good machine is for the oracle to see.
-                    self.diverged.take_if(|_| std::mem::take(&mut self.rotten));
-                    self.rotten = false;
-                    self.replica = None;
+                    self.forgive();
+                    self.former = self.replica.take().map(Replica::into_base).or(self.former.take());
                     self.loading = None;
                     self.early.clear();
                     self.replica_at = None;

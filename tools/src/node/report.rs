@@ -78,6 +78,7 @@ pub fn of_primary(status: &primary::Status, takeover: Option<&Takeover>) -> Stat
             report.more.insert(reason.into(), count.into());
         }
     }
+    report.more.extend(joining(status.joining));
     if let Some((_, digest)) = status.last_checkpoint {
         report.more.insert("last_digest".into(), digest.to_string().into());
     }
@@ -107,10 +108,20 @@ pub fn of_secondary(status: &secondary::Status) -> Status {
     report.more.insert("mode".into(), status.mode.clone().into());
     report.more.extend(arbiter(status.arbiter_silent.as_deref()));
     report.more.insert("checkpoints".into(), status.checkpoints.into());
+    report.more.extend(joining(status.joining));
+    if let Some(divergence) = &status.last_divergence {
+        report.more.insert("last_divergence".into(), divergence.to_string().into());
+    }
     if let Some((_, digest)) = status.last_checkpoint {
         report.more.insert("last_digest".into(), digest.to_string().into());
     }
     report
+}
+
+/// How much of a state has gone over the link, and of how much, while one does: bytes of pages before compression.
+fn joining(progress: Option<(u64, u64)>) -> impl Iterator<Item = (String, serde_json::Value)> {
+    let numbers = progress.map(|(done, total)| [("join_done_bytes", done), ("join_total_bytes", total)]);
+    numbers.into_iter().flatten().map(|(name, bytes)| (name.to_owned(), bytes.into()))
 }
 
 /// A line about the arbiter, while it leaves the node without an answer.

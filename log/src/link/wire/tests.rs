@@ -5,7 +5,7 @@ use proptest::{collection::vec, option, prelude::*};
 use super::*;
 use crate::{
     limits::BODY_MAX,
-    link::{HandOver, ImageBegin, Ready},
+    link::{HandOver, Ready, SyncAsk, SyncBegin},
 };
 
 fn digest() -> impl Strategy<Value = Digest> {
@@ -37,12 +37,12 @@ fn message() -> impl Strategy<Value = Message<'static>> {
         }),
         (0u16..7, ".{0,80}")
             .prop_map(|(code, text)| { Message::Refuse(Refuse { code: RefuseCode::from_code(code), text }) }),
-        (position(), any::<u64>(), digest(), vec(any::<u8>(), 0..100)).prop_map(
-            |(position, bytes, digest, config)| {
-                Message::ImageBegin(ImageBegin { position, bytes, digest, config })
-            }
-        ),
-        Just(Message::ImageEnd),
+        (position(), any::<u64>(), digest(), digest(), vec(any::<u8>(), 0..100), vec(any::<u8>(), 0..100))
+            .prop_map(|(position, memory, root, digest, config, state)| {
+                Message::SyncBegin(SyncBegin { position, memory, root, digest, config, state })
+            }),
+        (any::<u8>(), any::<u32>(), vec(any::<u32>(), 0..16))
+            .prop_map(|(level, left, numbers)| { Message::SyncAsk(SyncAsk { level, left, numbers }) }),
         (position(), digest()).prop_map(|(position, digest)| Message::Ready(Ready { position, digest })),
         position().prop_map(Message::Grant),
         (any::<u64>(), term(), any::<u64>(), position(), digest()).prop_map(

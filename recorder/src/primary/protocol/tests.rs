@@ -276,3 +276,45 @@ fn who_cannot_hand_its_guest_over_says_why() {
     step(&mut protocol, 10, Input::LinkLost);
     assert!(matches!(step(&mut protocol, 11, Input::HandOver)[..], [Action::Keep(_)]));
 }
+
+#[test]
+fn a_peer_that_diverged_protects_nobody_and_is_given_another_state() {
+    let mut protocol = protected();
+    let actions = step(&mut protocol, 10, Input::Diverged);
+    assert!(
+        matches!(actions[..], [Action::CompareAndSet { to, .. }] if to.mode == Mode::Solo),
+        "{actions:?}"
+    );
+    let actions = step(&mut protocol, 11, Input::Won);
+    assert!(actions.starts_with(&[Action::Unprotect, Action::SendImage]), "{actions:?}");
+    assert_eq!(protocol.state(), State::Joining(PEER));
+    step(&mut protocol, 12, Input::Ready);
+    assert_eq!(protocol.state(), State::Granting(PEER), "and then protects the guest as before");
+}
+
+#[test]
+fn a_peer_that_diverged_and_left_is_forgotten() {
+    let mut protocol = protected();
+    step(&mut protocol, 10, Input::Diverged);
+    step(&mut protocol, 11, Input::LinkLost);
+    assert!(step(&mut protocol, 12, Input::Won).contains(&Action::Forget));
+    assert_eq!(protocol.state(), State::Solo);
+}
+
+#[test]
+fn a_joiner_that_diverges_is_given_another_state() {
+    let mut protocol = solo();
+    step(&mut protocol, 0, Input::Joined(PEER));
+    assert!(step(&mut protocol, 1, Input::Diverged).contains(&Action::SendImage));
+    assert_eq!(protocol.state(), State::Joining(PEER));
+}
+
+#[test]
+fn who_asks_for_more_of_its_state_takes_the_time_that_the_link_needs() {
+    let mut protocol = solo();
+    step(&mut protocol, 0, Input::Joined(PEER));
+    for now in (100..300_000).step_by(1000) {
+        step(&mut protocol, now, Input::Asked);
+    }
+    assert_eq!(protocol.state(), State::Joining(PEER));
+}
