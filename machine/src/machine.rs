@@ -173,6 +173,21 @@ impl<C: Cpu> Machine<C> {
         })
     }
 
+    /// Replaces the state besides RAM. The machine must stand at a boundary.
+    ///
+    /// # Errors
+    /// If the state is invalid or belongs to another kind of machine; this one is of no use then.
+    pub fn overwrite(&mut self, config: &DevicesConfig, state: &MachineState) -> Result<(), RestoreError> {
+        self.cpu.restore(&state.cpu)?;
+        self.devices = Devices::restore(config, &state.devices, &self.memory)?;
+        self.clock = state.clock;
+        self.position = state.position;
+        self.trail = state.trail;
+        self.idle = state.idle;
+        self.powered_off = state.powered_off;
+        Ok(())
+    }
+
     /// Runs the guest in `world` until something stops it.
     ///
     /// At each position the order is: exit, device work, effects, (complete,) events, enter.

@@ -106,6 +106,23 @@ impl Memory {
         self.get((index * PAGE_SIZE) as u64, page);
     }
 
+    /// Changes a bit on nobody's account, as a fault of the host's memory does. For tests of what finds such faults.
+    ///
+    /// # Panics
+    /// If `address` is not within RAM.
+    pub fn flip(&self, address: u64, bit: u8) {
+        let known = |memory: &Memory| {
+            memory.mmap.iter().any(|region| (**region).bitmap().is_addr_set(address as usize))
+        };
+        let known = known(self);
+        let mut byte = [0];
+        self.get(address, &mut byte);
+        self.put(address, &[byte[0] ^ 1 << (bit % 8)]);
+        if !known {
+            self.mmap.iter().for_each(|region| (**region).bitmap().reset_addr_range(address as usize, 1));
+        }
+    }
+
     /// Writes page `index`.
     ///
     /// # Panics

@@ -13,12 +13,14 @@ use echovisor_machine::{
     Machine, RunError, Stop,
     boot::Crash,
     cpu::{Cpu, CpuError},
+    devices::DevicesConfig,
 };
 use echovisor_snapshot::{RunningDigest, state_digest};
 
 use crate::{
     history::History,
     replay::{Due, Replay, ReplayError, Witness},
+    spoil::{Spoil, SpoilError},
 };
 
 /// Where a run along the log ended.
@@ -45,6 +47,9 @@ pub enum FollowError<E: std::error::Error> {
     /// The processor does not tell its state.
     #[error(transparent)]
     Cpu(#[from] CpuError),
+    /// A fault could not be made that was asked for.
+    #[error(transparent)]
+    Spoil(#[from] SpoilError),
     /// The state at a checkpoint is not the recorded one.
     #[error("at position {at} the state's digest is {found}, recorded was {expected}")]
     Digest {
@@ -119,6 +124,8 @@ pub struct Follower<C, H, W> {
     machine: Machine<C>,
     replay: Replay<H, W>,
     digest: StateDigest,
+    /// Faults to be made, for tests.
+    spoils: Option<(flume::Receiver<Spoil>, DevicesConfig)>,
 }
 
 /// How the state's digest is computed at a checkpoint.
@@ -134,13 +141,20 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
     /// relies on nobody's account of what has changed.
     pub fn new(machine: Machine<C>, mut replay: Replay<H, W>) -> Self {
         replay.begin(machine.clock());
-        Follower { machine, replay, digest: StateDigest::Whole }
+        Follower { machine, replay, digest: StateDigest::Whole, spoils: None }
     }
 
     /// Reads at a checkpoint only the pages that have changed since the last one, because a primary waits for this machine.
     #[must_use]
     pub fn in_lockstep(mut self) -> Self {
         self.digest = StateDigest::Changed(None);
+        self
+    }
+
+    /// Makes the faults that come in, in a machine with this configuration, behind the next checkpoint. For tests only.
+    #[must_use]
+    pub fn spoilt_by(mut self, spoils: flume::Receiver<Spoil>, config: DevicesConfig) -> Self {
+        self.spoils = Some((spoils, config));
         self
     }
 
@@ -193,6 +207,11 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
             return Err(FollowError::Digest { at, expected, found });
         }
         self.replay.progress().checkpoint(at, found);
+        if let Some((spoils, config)) = &self.spoils {
+            for spoil in spoils.try_iter() {
+                spoil.apply(&mut self.machine, config)?;
+            }
+        }
         Ok(())
     }
 
@@ -211,7 +230,7 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
 
     /// The machine, what saw its effects, and the last time in the log with the moment when it came in.
     pub fn into_parts(self) -> (Machine<C>, W, (Nanos, Instant)) {
-        let Follower { mut machine, replay, digest } = self;
+        let Follower { mut machine, replay, digest, spoils: _ } = self;
         if let StateDigest::Changed(Some(running)) = digest {
             running.end(&mut machine);
         }

@@ -45,7 +45,7 @@ const TABLE: &[(&str, &str, &[&str])] = &[
         &["Acknowledged", "Ready", "LinkLost", "Diverged", "HandOver", "Won", "Lost", "Tick"],
     ),
     ("secondary", "Dialling", &["Connected(false)", "Refused", "Unreachable"]),
-    ("secondary", "Loading", &["Heard", "Held", "Loaded", "LinkLost", "Goodbye", "Tick"]),
+    ("secondary", "Loading", &["Heard", "Held", "Loaded", "LinkLost", "HandedOver", "Goodbye", "Tick"]),
     (
         "secondary",
         "Following",

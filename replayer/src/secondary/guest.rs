@@ -15,11 +15,12 @@ use echovisor_log::Batch;
 use echovisor_machine::{
     ConfigError, Machine, MachineConfig, MachineState, Memory, RestoreError, StateError,
     cpu::{Cpu, CpuError},
+    devices::DevicesConfig,
 };
 use tokio::sync::oneshot;
 
 use super::syncing::Fetched;
-use crate::{Arrived, FollowError, Follower, Incoming, Progress, Reached, Replay, Unconfirmed};
+use crate::{Arrived, FollowError, Follower, Incoming, Progress, Reached, Replay, Spoil, Unconfirmed};
 
 /// Batches that may wait for the replaying thread; when there are more, the link waits, and the primary with it.
 const DEPTH: usize = 8192;
@@ -64,6 +65,8 @@ pub(super) struct Guest<C> {
     pub(super) told: bool,
     /// The end of following.
     pub(super) ended: oneshot::Receiver<Followed<C>>,
+    /// Faults to be made, for tests.
+    pub(super) spoils: flume::Sender<Spoil>,
     given_up: Arc<AtomicBool>,
 }
 
@@ -81,19 +84,21 @@ impl<C: Cpu + Send + 'static> Guest<C> {
         let (tell_end, ended) = oneshot::channel();
         let given_up = Arc::new(AtomicBool::new(false));
         let incoming = Incoming { batches, spare: used, given_up: given_up.clone() };
+        let (spoils, spoilt) = flume::bounded(SPARE);
         let told = progress.clone();
         thread::Builder::new().name("vcpu".into()).spawn(move || {
-            let machine = match make(*fetched, cpu) {
+            let (machine, devices) = match make(*fetched, cpu) {
                 Ok((machine, config)) => {
+                    let devices = config.devices();
                     let _ = tell_loaded.send(Ok(Loaded { config }));
-                    machine
+                    (machine, devices)
                 }
                 Err(error) => {
                     let _ = tell_loaded.send(Err(error.to_string()));
                     return;
                 }
             };
-            let _ = tell_end.send(follow(machine, incoming, told, stray));
+            let _ = tell_end.send(follow(machine, incoming, told, stray, (spoilt, devices)));
         })?;
         Ok(Guest {
             batches: sender,
@@ -102,6 +107,7 @@ impl<C: Cpu + Send + 'static> Guest<C> {
             loaded: Some(loaded),
             strayed,
             told: false,
+            spoils,
             ended,
             given_up,
         })
@@ -174,9 +180,10 @@ fn follow<C: Cpu>(
     incoming: Incoming,
     progress: Arc<Progress>,
     stray: flume::Sender<String>,
+    (spoils, devices): (flume::Receiver<Spoil>, DevicesConfig),
 ) -> Followed<C> {
     let replay = Replay::new(incoming, Unconfirmed::default(), true, progress);
-    let mut follower = Follower::new(machine, replay).in_lockstep();
+    let mut follower = Follower::new(machine, replay).in_lockstep().spoilt_by(spoils, devices);
     let reached = follower.run(None);
     if let Err(error @ FollowError::Digest { .. }) = &reached {
         // It goes on to where the primary's next state is taken, and can be compared there: the log may be enough to run on,

@@ -26,13 +26,16 @@ use super::{
     status::Status,
     takeover::{Promotion, Times},
 };
-use crate::{FollowError, Reached, Witness};
+use crate::{FollowError, Reached, Spoil, Witness};
 
 /// How long saying why the link is closed may take.
 const COURTESY: Duration = Duration::from_secs(1);
 
 /// How long to wait for the replaying thread to make room.
 const ROOM: Duration = Duration::from_millis(1);
+
+/// How long a guest that is given up may take to execute what there is of its log.
+const RETIRE: Duration = Duration::from_secs(5);
 
 /// What a secondary works with.
 pub struct Settings<C> {
@@ -64,6 +67,8 @@ pub enum Command {
     Stop(oneshot::Sender<()>),
     /// Have the guest handed over by the primary; answered when this node runs it, or with the reason why it does not.
     Promote(oneshot::Sender<Result<(), String>>),
+    /// Make a fault in this node's machine behind its next checkpoint, for a test; answered by whether there is a machine.
+    Spoil(Spoil, oneshot::Sender<bool>),
 }
 
 /// How a node's work ended.
@@ -284,6 +289,10 @@ impl<C: Cpu + Send + 'static> Node<C> {
                 Ok(()) => self.askers.push(reply),
                 Err(why) => drop(reply.send(Err(why.to_owned()))),
             },
+            Event::Command(Command::Spoil(spoil, reply)) => {
+                let guest = self.guest.as_ref().filter(|guest| guest.loaded.is_none());
+                let _ = reply.send(guest.is_some_and(|guest| guest.spoils.try_send(spoil).is_ok()));
+            }
             Event::Full => self.engine.busy(now),
             Event::Tick => self.engine.tick(now),
         }
@@ -347,20 +356,25 @@ impl<C: Cpu + Send + 'static> Node<C> {
         });
     }
 
-    /// Looks what is here for a state, on a thread that may wait for the guest's and read all of RAM.
+    /// Looks what is here for a state, on a thread that may read all of RAM.
     fn prepare(&mut self, size: u64) {
         self.retire(false);
         let former = self.former.take();
         let (tell, prepared) = oneshot::channel();
         self.prepared = Some(prepared);
-        tokio::task::spawn_blocking(move || {
-            // A guest that was not even loaded leaves nothing.
-            let former = former.and_then(|former| former.blocking_recv().ok());
-            let former =
-                former.map(|followed| followed.machine).filter(|machine| machine.memory().size() == size);
-            let base = former.map_or_else(|| Base::new(size), |machine| Ok(Base::of(machine)));
-            // Nobody to take it means that the node is ending.
-            let _ = tell.send(base.map_err(|error| error.to_string()));
+        tokio::spawn(async move {
+            // A guest that was not even loaded leaves nothing, and one that never comes out is not waited for.
+            let former = match former {
+                Some(former) => tokio::time::timeout(RETIRE, former).await.ok().and_then(Result::ok),
+                None => None,
+            };
+            tokio::task::spawn_blocking(move || {
+                let former = former.map(|followed| followed.machine);
+                let former = former.filter(|machine| machine.memory().size() == size);
+                let base = former.map_or_else(|| Base::new(size), |machine| Ok(Base::of(machine)));
+                // Nobody to take it means that the node is ending.
+                let _ = tell.send(base.map_err(|error| error.to_string()));
+            });
         });
     }
 

@@ -32,7 +32,10 @@ use echovisor_recorder::{
     port::Port,
     primary::{self, Cluster},
 };
-use echovisor_replayer::secondary::{self, MakeCpu, Promotion, Settings};
+use echovisor_replayer::{
+    Spoil,
+    secondary::{self, MakeCpu, Promotion, Settings},
+};
 use echovisor_tests::{
     scripted::{self, boot, config},
     wait_for,
@@ -47,20 +50,27 @@ use crate::guests::{Said, echoed, frame};
 const SUSPICION: Duration = Duration::from_secs(3);
 const HEARTBEAT: Duration = Duration::from_millis(50);
 
-/// Positions between checkpoints.
+/// Positions between checkpoints where nothing else is asked for.
 const CADENCE: u64 = 200;
 
 /// A folder for sockets, and the arbiter.
 pub(crate) struct Lab {
     folder: TempDir,
     pub(crate) arbiter: Arc<Breakable>,
+    /// Positions between checkpoints.
+    cadence: u64,
 }
 
 impl Lab {
     pub(crate) fn new() -> Lab {
+        Lab::with_checkpoints(CADENCE)
+    }
+
+    /// With so many positions between checkpoints.
+    pub(crate) fn with_checkpoints(cadence: u64) -> Lab {
         let folder = tempfile::tempdir().expect("a folder");
         let arbiter = FileArbiter::new(folder.path().join("arbiter.json"));
-        Lab { folder, arbiter: Arc::new(Breakable { arbiter, broken: AtomicBool::new(false) }) }
+        Lab { folder, arbiter: Arc::new(Breakable { arbiter, broken: AtomicBool::new(false) }), cadence }
     }
 
     /// The address of the node or relay with this name.
@@ -110,7 +120,7 @@ impl Lab {
             journal: Journal::new(),
             clock,
             seed,
-            cadence: Some(Cadence::Positions(CADENCE)),
+            cadence: Some(Cadence::Positions(self.cadence)),
             held: false,
             stdin: false,
         });
@@ -280,6 +290,11 @@ impl<C: Send + 'static> Secondary<C> {
         let (reply, status) = oneshot::channel();
         self.commands.send(secondary::Command::Status(reply)).expect("a living node");
         status.blocking_recv().expect("a living node")
+    }
+
+    /// Makes a bit of its machine go bad.
+    pub(crate) fn spoil(&self, spoil: Spoil, reply: oneshot::Sender<bool>) {
+        self.commands.send(secondary::Command::Spoil(spoil, reply)).expect("a living node");
     }
 
     pub(crate) fn wait_until(

@@ -2,6 +2,7 @@
 
 #[path = "../guests.rs"]
 mod guests;
+mod healing;
 mod lab;
 mod relay;
 

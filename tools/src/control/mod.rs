@@ -41,6 +41,27 @@ pub enum Request {
     Stop,
     /// Swap the roles of the guest's two nodes. Answered when that is done.
     Promote,
+    /// Make a bit of a secondary's machine go bad behind its next checkpoint. For tests of what finds it; no command sends it.
+    Spoil {
+        /// Which part of the machine.
+        part: Part,
+        /// Where: an address of RAM, or a register's number; a device has but one.
+        at: u64,
+        /// Which bit there.
+        bit: u8,
+    },
+}
+
+/// A part of a machine that can go bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// RAM.
+    Memory,
+    /// The general-purpose registers.
+    Register,
+    /// The console.
+    Device,
 }
 
 /// What a node answers.

@@ -135,7 +135,7 @@ mod tests {
             Request::Status => {
                 Ok(serde_json::to_value(Status::new(Role::Secondary)).expect("a status is JSON"))
             }
-            Request::Snapshot | Request::Stop | Request::Promote => {
+            Request::Snapshot | Request::Stop | Request::Promote | Request::Spoil { .. } => {
                 Err(Refusal { message: "not now".to_owned(), hint: "later".to_owned() })
             }
         }

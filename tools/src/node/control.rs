@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use echovisor_recorder::{Kept, primary};
-use echovisor_replayer::secondary;
+use echovisor_replayer::{Spoil, secondary};
 use serde_json::Value;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     commands::snapshot::Taken,
-    control::{Refusal, Request, Server, serve},
+    control::{Part, Refusal, Request, Server, serve},
     failure::Failure,
     node::report,
 };
@@ -131,6 +131,24 @@ impl Reach {
                 let (reply, status) = oneshot::channel();
                 let status = ask(commands, secondary::Command::Status(reply), status).await?;
                 Ok(value(&report::of_secondary(&status)))
+            }
+            (Request::Spoil { .. }, Reach::Primary(..)) => Ok(Err(Refusal {
+                message: "a primary's machine is not made to fail".to_owned(),
+                hint: "ask its secondary".to_owned(),
+            })),
+            (Request::Spoil { part, at, bit }, Reach::Secondary(commands)) => {
+                let (at, bit) = (*at, *bit);
+                let spoil = match part {
+                    Part::Memory => Spoil::Memory { address: at, bit },
+                    Part::Register => Spoil::Register { number: at as usize, bit },
+                    Part::Device => Spoil::Device { bit },
+                };
+                let (reply, done) = oneshot::channel();
+                let done = ask(commands, secondary::Command::Spoil(spoil, reply), done).await?;
+                Ok(done.then_some(Value::Null).ok_or_else(|| Refusal {
+                    message: "the secondary has no machine".to_owned(),
+                    hint: "ask again when it follows its primary".to_owned(),
+                }))
             }
             (Request::Stop, Reach::Secondary(commands)) => {
                 let (reply, stopped) = oneshot::channel();
