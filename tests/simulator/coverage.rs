@@ -42,7 +42,7 @@ const TABLE: &[(&str, &str, &[&str])] = &[
     (
         "primary",
         "Ending",
-        &["Acknowledged", "Ready", "LinkLost", "Diverged", "HandOver", "Won", "Lost", "Tick"],
+        &["Acknowledged", "Asked", "Ready", "LinkLost", "Diverged", "HandOver", "Won", "Lost", "Tick"],
     ),
     ("secondary", "Dialling", &["Connected(false)", "Refused", "Unreachable"]),
     ("secondary", "Loading", &["Heard", "Held", "Loaded", "LinkLost", "HandedOver", "Goodbye", "Tick"]),
