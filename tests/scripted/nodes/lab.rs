@@ -120,6 +120,7 @@ impl Lab {
             journal: Journal::new(),
             clock,
             seed,
+            slept: false,
             cadence: Some(Cadence::Positions(self.cadence)),
             held: false,
             stdin: false,
