@@ -119,10 +119,10 @@ async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
         node: args.node.clone(),
         controls,
     };
-    let claim = match Claim::new(args, station.listener.clone(), vm, me, past.as_ref())? {
-        Claimed::ByNobody => None,
-        Claimed::ByMe(claim) => Some(*claim),
-        Claimed::ByOther { record, join } => {
+    let claim = match Holder::ask(args, station.listener.clone(), vm, me, past.as_ref())? {
+        Holder::Unasked => None,
+        Holder::Me(claim) => Some(*claim),
+        Holder::Other { record, join } => {
             drop(past);
             let role = station.joining(record, join, None);
             return station.run(role).await;
@@ -189,13 +189,13 @@ fn live(
 }
 
 /// Who may run the guest, as the arbiter's record stands.
-enum Claimed {
+enum Holder {
     /// No arbiter needs to be asked.
-    ByNobody,
+    Unasked,
     /// This node, if the record stays as it is.
-    ByMe(Box<Claim>),
+    Me(Box<Claim>),
     /// Another node has gone on with it, and may be joined here.
-    ByOther { record: Record, join: Address },
+    Other { record: Record, join: Address },
 }
 
 /// The arbiter's record as this node wants it.
@@ -204,18 +204,18 @@ struct Claim {
     cluster: Cluster,
 }
 
-impl Claim {
-    /// Asks whether this node may be the primary.
-    fn new(
+impl Holder {
+    /// Asks the arbiter, where there is one.
+    fn ask(
         args: &PrimaryArgs,
         listener: Option<Arc<Listener>>,
         vm: VmId,
         me: NodeId,
         past: Option<&Past>,
-    ) -> Result<Claimed, Failure> {
+    ) -> Result<Holder, Failure> {
         if listener.is_none() && (args.store.is_none() || args.node.arbiter.is_none()) {
             past.map_or(Ok(()), |past| past.may_go_on_alone(args.accept_rollback))?;
-            return Ok(Claimed::ByNobody);
+            return Ok(Holder::Unasked);
         }
         let arbiter = args.node.arbiter("--listen")?;
         let present = arbiter.read()?;
@@ -225,14 +225,16 @@ impl Claim {
         };
         let record = match (wanted, &args.join) {
             (Err(RuleError::Held(record)), Some(join)) if past.is_some() && record.vm == vm => {
-                return Ok(Claimed::ByOther { record, join: join.clone() });
+                return Ok(Holder::Other { record, join: join.clone() });
             }
             (wanted, _) => wanted?,
         };
         let cluster = Cluster { listener, arbiter, record, timing: args.node.timing() };
-        Ok(Claimed::ByMe(Box::new(Claim { present, cluster })))
+        Ok(Holder::Me(Box::new(Claim { present, cluster })))
     }
+}
 
+impl Claim {
     /// Becomes the primary.
     fn stake(self) -> Result<Cluster, Failure> {
         match self.cluster.arbiter.compare_and_set(self.present.as_ref(), &self.cluster.record)? {
