@@ -138,7 +138,9 @@ fn a_history_that_is_over_and_another_guest_are_refused() {
         let again = lone(&lab, counter, &counted, &["--accept-rollback"]);
         refused(again, 1, &["powered itself off with code 0", "its history is over"]);
 
-        lone(&lab, KV, &folder, &[]).stop();
+        let begun = lone(&lab, KV, &folder, &[]);
+        begun.wait_until("up", |_| true);
+        begun.stop();
         refused(lone(&lab, counter, &folder, &[]), 2, &["was started with --guest kv"]);
         refused(lone(&lab, KV, &folder, &["--memory", "128M"]), 2, &["was started with --memory 64M"]);
     });
