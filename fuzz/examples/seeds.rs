@@ -18,7 +18,7 @@ use echovisor_machine::{
     MachineConfig, MachineState, Trail,
     cpu::{CpuState, scripted::ScriptedState},
 };
-use echovisor_snapshot::{IMAGE_VERSION, Image};
+use echovisor_snapshot::{IMAGE_VERSION, Image, store::STORE_VERSION};
 use echovisor_tools::control::{Role, Status};
 use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
 
@@ -44,6 +44,11 @@ fn root() -> PathBuf {
 /// A golden file of the log's formats.
 fn golden(name: &str) -> Vec<u8> {
     read(&format!("../log/tests/golden/v{VERSION}/{name}"))
+}
+
+/// A golden file of the page store's.
+fn of_store(name: &str) -> Vec<u8> {
+    read(&format!("../snapshot/tests/golden/v{STORE_VERSION}/{name}"))
 }
 
 fn read(path: &str) -> Vec<u8> {
@@ -270,7 +275,7 @@ fn image() {
 }
 
 fn store() {
-    let (pack, manifest) = (golden("snapshot", "store.pack"), golden("snapshot", "store.snapshot"));
+    let (pack, manifest) = (of_store("store.pack"), of_store("store.snapshot"));
     // The position of the golden snapshot, which its file is named after.
     let manifest = [&[7][..], &manifest[48..]].concat();
     let objects: Vec<Vec<u8>> = stored::records(&pack)
