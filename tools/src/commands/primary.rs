@@ -48,12 +48,12 @@ pub struct PrimaryArgs {
     #[arg(long, value_name = "ADDR", requires = "listen")]
     pub join: Option<Address>,
 
-    /// Keep the guest's history in this folder; where it holds one already, the guest goes on from there, after a stop, a
-    /// crash of the node or a loss of power
+    /// Keep the guest's history in this folder; where it holds one already, the guest goes on from there, after a stop
+    /// or a crash of the node
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
 
-    /// What makes an effect safe, so that it may leave: with `disk` nothing that anybody has seen is lost with the power
+    /// What makes an effect safe, so that it may leave: with `disk` not before the log behind it is on disk
     #[arg(long, value_enum, default_value_t = Ack::Memory, requires_if("disk", "store"))]
     pub ack: Ack,
 
