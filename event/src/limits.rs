@@ -23,8 +23,9 @@ pub const MEMORY_MIN: u64 = 8 << 20;
 /// must fault.
 pub const MEMORY_STEP: u64 = 2 << 20;
 
-/// Largest guest memory, bytes: RAM ends below the PCI window.
-pub const MEMORY_MAX: u64 = 0xC000_0000;
+/// Largest guest memory, bytes: the tables that map it fit below the control page, and the digests of its pages, which each side
+/// keeps in memory, take 512 MiB.
+pub const MEMORY_MAX: u64 = 64 << 30;
 
 /// Size of a page, bytes.
 pub const PAGE_SIZE: usize = 4096;

@@ -1,18 +1,38 @@
 //! The guest's RAM.
 
 use echovisor_event::limits::{MEMORY_MAX, MEMORY_MIN, MEMORY_STEP, PAGE_SIZE};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, bitmap::AtomicBitmap};
+use vm_memory::{
+    Bytes, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion as _,
+    bitmap::AtomicBitmap,
+};
 
-use crate::pages::PageSet;
+use crate::{
+    boot::layout::{HIGH_MEMORY, LOW_MEMORY_END},
+    pages::PageSet,
+};
 
 /// RAM as vm-memory knows it, with a bit for each page that was written through it.
 pub type Mmap = GuestMemoryMmap<AtomicBitmap>;
 
-/// The guest's RAM: one region from address zero, zero-filled at the start. Clones share the same RAM.
+/// The guest's RAM, zero-filled at the start: from address zero, and what does not fit below the devices from 4 GiB on. Its pages
+/// are numbered without the gap. Clones share the same RAM.
 #[derive(Clone, Debug)]
 pub struct Memory {
     mmap: Mmap,
     size: u64,
+}
+
+/// A stretch of RAM without a gap.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    /// The number of its first page, a multiple of 64.
+    pub(crate) first_page: usize,
+    /// Its guest-physical address.
+    pub(crate) address: u64,
+    /// Bytes.
+    pub(crate) size: u64,
+    /// Where it lies in this process.
+    pub(crate) host: u64,
 }
 
 /// Why RAM could not be had.
@@ -46,8 +66,10 @@ impl Memory {
         if !aligned || !(MEMORY_MIN..=MEMORY_MAX).contains(&size) {
             return Err(MemoryError::Size { size });
         }
-        let mmap = Mmap::from_ranges(&[(GuestAddress(0), size as usize)])
-            .map_err(|source| MemoryError::Map { size, source })?;
+        let low = size.min(LOW_MEMORY_END);
+        let ranges = [(GuestAddress(0), low as usize), (GuestAddress(HIGH_MEMORY), (size - low) as usize)];
+        let used = if size > low { 2 } else { 1 };
+        let mmap = Mmap::from_ranges(&ranges[..used]).map_err(|source| MemoryError::Map { size, source })?;
         Ok(Memory { mmap, size })
     }
 
@@ -63,22 +85,56 @@ impl Memory {
         self.size as usize / PAGE_SIZE
     }
 
+    /// Bytes that lie below the devices, from address zero on.
+    #[must_use]
+    pub fn low_size(&self) -> u64 {
+        self.size.min(LOW_MEMORY_END)
+    }
+
+    /// Bytes that lie from 4 GiB on.
+    #[must_use]
+    pub fn high_size(&self) -> u64 {
+        self.size - self.low_size()
+    }
+
+    /// The guest-physical address of page `index`, whether or not a guest has so many.
+    #[must_use]
+    pub fn page_address(index: usize) -> u64 {
+        let offset = (index * PAGE_SIZE) as u64;
+        if offset < LOW_MEMORY_END { offset } else { offset - LOW_MEMORY_END + HIGH_MEMORY }
+    }
+
+    /// Whether there is RAM at `address`.
+    pub(crate) fn holds(&self, address: u64) -> bool {
+        self.mmap.address_in_range(GuestAddress(address))
+    }
+
     /// As vm-memory knows it, for the crates that speak its traits.
     #[must_use]
     pub fn mmap(&self) -> &Mmap {
         &self.mmap
     }
 
-    /// Where the RAM lies in this process.
-    pub(crate) fn host_address(&self) -> u64 {
-        self.mmap.get_host_address(GuestAddress(0)).map_or(0, |start| start as u64)
+    /// The stretches of RAM without a gap, rising.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = Part> + '_ {
+        let mut first_page = 0;
+        self.mmap.iter().map(move |region| {
+            let part = Part {
+                first_page,
+                address: region.start_addr().0,
+                size: region.len(),
+                host: region.as_ptr() as u64,
+            };
+            first_page += part.size as usize / PAGE_SIZE;
+            part
+        })
     }
 
     /// Adds the pages that were written by anyone but the guest's processor since the last call, and forgets them.
     pub(crate) fn take_written(&self, pages: &mut PageSet) {
-        for region in self.mmap.iter() {
+        for (region, part) in self.mmap.iter().zip(self.parts()) {
             // Dereferenced, because a region's own method gives a view that cannot be reset.
-            pages.unite_words(&(**region).bitmap().get_and_reset());
+            pages.unite_words(part.first_page, &(**region).bitmap().get_and_reset());
         }
     }
 
@@ -103,23 +159,25 @@ impl Memory {
     /// # Panics
     /// If `index` is not below [`Memory::pages`].
     pub fn read_page(&self, index: usize, page: &mut [u8; PAGE_SIZE]) {
-        self.get((index * PAGE_SIZE) as u64, page);
+        self.get(Memory::page_address(index), page);
     }
 
-    /// Changes a bit on nobody's account, as a fault of the host's memory does. For tests of what finds such faults.
+    /// Changes a bit of byte `number` of RAM, which is counted as the pages are, on nobody's account, as a fault of the host's memory
+    /// does. For tests of what finds such faults.
     ///
     /// # Panics
-    /// If `address` is not within RAM.
-    pub fn flip(&self, address: u64, bit: u8) {
-        let known = |memory: &Memory| {
-            memory.mmap.iter().any(|region| (**region).bitmap().is_addr_set(address as usize))
-        };
-        let known = known(self);
+    /// If RAM has no such byte.
+    pub fn flip(&self, number: u64, bit: u8) {
+        let page = PAGE_SIZE as u64;
+        let address = Memory::page_address((number / page) as usize) + number % page;
+        let (region, at) = self.mmap.to_region_addr(GuestAddress(address)).expect("a byte of RAM");
+        let bitmap = (**region).bitmap();
+        let known = bitmap.is_addr_set(at.0 as usize);
         let mut byte = [0];
         self.get(address, &mut byte);
         self.put(address, &[byte[0] ^ 1 << (bit % 8)]);
         if !known {
-            self.mmap.iter().for_each(|region| (**region).bitmap().reset_addr_range(address as usize, 1));
+            bitmap.reset_addr_range(at.0 as usize, 1);
         }
     }
 
@@ -128,7 +186,7 @@ impl Memory {
     /// # Panics
     /// If `index` is not below [`Memory::pages`].
     pub fn write_page(&self, index: usize, page: &[u8; PAGE_SIZE]) {
-        self.put((index * PAGE_SIZE) as u64, page);
+        self.put(Memory::page_address(index), page);
     }
 }
 
@@ -143,6 +201,41 @@ mod tests {
         }
         let memory = Memory::new(MEMORY_MIN).unwrap();
         assert_eq!((memory.size(), memory.pages() * PAGE_SIZE), (MEMORY_MIN, MEMORY_MIN as usize));
+    }
+
+    #[test]
+    fn what_does_not_fit_below_the_devices_lies_above_4_gib() {
+        let memory = Memory::new(LOW_MEMORY_END + 2 * MEMORY_STEP).unwrap();
+        assert_eq!((memory.low_size(), memory.high_size()), (LOW_MEMORY_END, 2 * MEMORY_STEP));
+        let low_pages = LOW_MEMORY_END as usize / PAGE_SIZE;
+        assert_eq!(Memory::page_address(low_pages - 1), LOW_MEMORY_END - PAGE_SIZE as u64);
+        assert_eq!(Memory::page_address(low_pages), HIGH_MEMORY);
+        let end = HIGH_MEMORY + 2 * MEMORY_STEP;
+        for (address, holds) in [
+            (LOW_MEMORY_END - 1, true),
+            (LOW_MEMORY_END, false),
+            (HIGH_MEMORY - 1, false),
+            (HIGH_MEMORY, true),
+            (end - 1, true),
+            (end, false),
+        ] {
+            assert_eq!(memory.holds(address), holds, "{address:#x}");
+        }
+
+        // What is written by address is read by page and on the account, and what is flipped is not.
+        memory.put(HIGH_MEMORY + 5 * PAGE_SIZE as u64, &[7]);
+        memory.flip((low_pages * PAGE_SIZE) as u64 + 9, 0);
+        let mut page = [0; PAGE_SIZE];
+        memory.read_page(low_pages + 5, &mut page);
+        assert_eq!(page[..2], [7, 0]);
+        memory.read_page(low_pages, &mut page);
+        assert_eq!(page[9], 1);
+        let mut written = PageSet::none(memory.pages());
+        memory.take_written(&mut written);
+        assert_eq!(written.iter().collect::<Vec<_>>(), [low_pages + 5]);
+        memory.write_page(memory.pages() - 1, &[1; PAGE_SIZE]);
+        memory.get(end - PAGE_SIZE as u64, &mut page);
+        assert_eq!(page, [1; PAGE_SIZE]);
     }
 
     #[test]

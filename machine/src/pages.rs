@@ -20,7 +20,7 @@ impl PageSet {
     #[must_use]
     pub fn all(pages: usize) -> PageSet {
         let mut set = PageSet::none(pages);
-        set.unite_words(&vec![u64::MAX; set.words.len()]);
+        set.unite_words(0, &vec![u64::MAX; set.words.len()]);
         set
     }
 
@@ -69,13 +69,13 @@ impl PageSet {
 
     /// Adds all pages of another set of the same guest's pages.
     pub fn unite(&mut self, other: &PageSet) {
-        self.unite_words(&other.words);
+        self.unite_words(0, &other.words);
     }
 
-    /// Adds pages that are given as a bitmap in KVM's layout: the lowest bit of the first word is page 0. Bits beyond the
-    /// guest's pages count for nothing.
-    pub(crate) fn unite_words(&mut self, words: &[u64]) {
-        for (word, more) in self.words.iter_mut().zip(words) {
+    /// Adds pages that are given as a bitmap in KVM's layout: the lowest bit of the first word is page `first`, a multiple of 64.
+    /// Bits beyond the guest's pages count for nothing.
+    pub(crate) fn unite_words(&mut self, first: usize, words: &[u64]) {
+        for (word, more) in self.words.iter_mut().skip(first / 64).zip(words) {
             *word |= more;
         }
         if let Some(last) = self.words.last_mut().filter(|_| !self.pages.is_multiple_of(64)) {

@@ -16,11 +16,15 @@ use std::{
 
 use echovisor_event::{
     Digest, Effect, Position,
-    limits::{MEMORY_MIN, PAGE_SIZE},
+    limits::{MEMORY_MIN, MEMORY_STEP, PAGE_SIZE},
 };
 use echovisor_machine::{
     Effects, Here, Machine, MachineConfig, Memory, Next, Stop, World,
-    boot::{Crash, boot, layout::CONTROL, load},
+    boot::{
+        Crash, boot,
+        layout::{CONTROL, HIGH_MEMORY, LOW_MEMORY_END},
+        load,
+    },
     cpu::{
         Cpu, Exit, Reason,
         kvm::{KvmCpu, KvmState},
@@ -162,6 +166,47 @@ fn no_page_changes_that_is_not_on_the_account() {
         );
     }
     assert!(machine.changed_pages(&consumer).unwrap().is_empty(), "told once");
+}
+
+/// A machine with more memory than fits below the devices, whose guest stores an address there, and ends.
+fn stores_at(addresses: &[u64]) -> Machine<KvmCpu> {
+    let mut text = Vec::new();
+    for address in addresses {
+        // mov rdi, address; mov [rdi], rdi
+        text.extend([0x48, 0xbf]);
+        text.extend(address.to_le_bytes());
+        text.extend([0x48, 0x89, 0x3f]);
+    }
+    text.extend(POWER_OFF);
+    let config = MachineConfig { memory: LOW_MEMORY_END + 2 * MEMORY_STEP, ..config() };
+    boot(&config, &code(&text)).unwrap_or_else(|error| panic!("this test needs KVM: {error}"))
+}
+
+#[test]
+fn memory_above_4_gib_is_the_guests_and_on_the_account() {
+    let end = HIGH_MEMORY + 2 * MEMORY_STEP;
+    let addresses = [LOW_MEMORY_END - 4096, HIGH_MEMORY, HIGH_MEMORY + 0x3008, end - 8];
+    let mut machine = stores_at(&addresses);
+    assert_eq!(machine.cpu().state().unwrap().regs.rsp, LOW_MEMORY_END - 8);
+    let consumer = machine.track_pages().unwrap();
+    machine.changed_pages(&consumer).unwrap();
+    assert!(matches!(machine.run(&mut Silence(None)).unwrap(), Stop::PoweredOff(_)));
+    let changed = machine.changed_pages(&consumer).unwrap();
+    for address in addresses {
+        assert_eq!(peek(machine.memory(), address), address);
+        let page = (0..machine.memory().pages()).find(|page| Memory::page_address(*page) == address & !0xfff);
+        assert!(changed.contains(page.unwrap()), "{address:#x}");
+    }
+}
+
+#[test]
+fn between_the_parts_of_memory_and_behind_them_every_access_faults() {
+    for address in [LOW_MEMORY_END, HIGH_MEMORY - 8, HIGH_MEMORY + 2 * MEMORY_STEP] {
+        match stores_at(&[address]).run(&mut Silence(None)).unwrap() {
+            Stop::Crashed(crash) => assert_eq!((crash.vector, crash.address), (14, address)),
+            stop => panic!("{address:#x}: {stop:?}"),
+        }
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{fs, io::Write, path::PathBuf};
 
 use echovisor_event::{
     Digest,
-    limits::{MEMORY_MIN, PAGE_SIZE},
+    limits::{MEMORY_MAX, MEMORY_MIN, PAGE_SIZE},
 };
 use echovisor_machine::{MachineConfig, Memory, cpu::scripted::ScriptedCpu};
 use echovisor_snapshot::{IMAGE_VERSION, Image, ImageError, PageDigests, RestoreError};
@@ -93,7 +93,7 @@ fn other_files_and_versions_are_named() {
     assert!(matches!(with(0, b"x"), ImageError::Magic));
     assert!(matches!(with(8, &2_u32.to_le_bytes()), ImageError::Version { found: 2 }));
     assert!(matches!(with(12, &u64::MAX.to_le_bytes()), ImageError::TooLarge { size: u64::MAX }));
-    assert!(matches!(with(12, &(4_u64 << 30).to_le_bytes()), ImageError::TooLarge { .. }));
+    assert!(matches!(with(12, &(MEMORY_MAX / 4 * 5).to_le_bytes()), ImageError::TooLarge { .. }));
 }
 
 /// Decompressing takes as much memory as the stream's window, which whoever wrote it may choose.

@@ -110,6 +110,8 @@ fn machine_and_guests_agree_on_the_abi() {
     assert_eq!(abi::PCI_DATA_PORT, layout::PCI_DATA_PORT);
     assert_eq!(abi::CONTROL_ADDRESS, layout::CONTROL);
     assert_eq!(abi::IMAGE_BASE, layout::IMAGE_BASE);
+    assert_eq!(abi::LOW_MEMORY_END, layout::LOW_MEMORY_END);
+    assert_eq!(abi::HIGH_MEMORY, layout::HIGH_MEMORY);
     assert_eq!(abi::CONTROL_MAGIC, layout::CONTROL_MAGIC);
     assert_eq!(abi::CONTROL_VERSION, layout::CONTROL_VERSION);
     assert_eq!(abi::ARGUMENTS_MAX, layout::ARGUMENTS_MAX);

@@ -198,9 +198,10 @@ mod tests {
     fn memory_has_units_and_bounds() {
         assert_eq!(parse("64M"), Ok(MemorySize(64 << 20)));
         assert_eq!(parse("1G"), Ok(MemorySize(1 << 30)));
+        assert_eq!(parse("64G"), Ok(MemorySize(64 << 30)));
         assert_eq!(parse("10240K"), Ok(MemorySize(10 << 20)));
         assert_eq!(parse("67108864"), Ok(MemorySize(64 << 20)));
-        for refused in ["4M", "4G", "9M", "8388609", "18446744073709551615G"] {
+        for refused in ["4M", "65G", "9M", "8388609", "18446744073709551615G"] {
             assert_eq!(parse::<MemorySize>(refused), Err(ValueError::Memory), "{refused}");
         }
         for refused in ["", "M", "64MB", "-1", "6 4M", "64µ"] {

@@ -98,7 +98,7 @@ impl<'a> Image<'a> {
 
     /// Copies the segments into `memory` and returns the first free byte behind them, page aligned.
     pub(super) fn load(&self, memory: &Memory) -> Result<u64, ElfError> {
-        let limit = memory.size() - HEADROOM_MIN;
+        let limit = memory.low_size() - HEADROOM_MIN;
         let mut image_end = IMAGE_BASE;
         for segment in &self.segments {
             let (start, end) = (segment.address, segment.address.saturating_add(segment.size));

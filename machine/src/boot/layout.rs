@@ -1,5 +1,7 @@
 //! Where everything lies in the guest's address space (`docs/guest-abi.md`).
 
+use echovisor_event::limits::MEMORY_MAX;
+
 /// First I/O port of the 8250 console; it has eight.
 pub const CONSOLE_PORT: u16 = 0x3f8;
 /// Doorbell and wait.
@@ -12,6 +14,11 @@ pub const CRASH_PORT: u16 = 0x608;
 pub const PCI_ADDRESS_PORT: u16 = 0xcf8;
 /// Data register of PCI configuration mechanism 1.
 pub const PCI_DATA_PORT: u16 = 0xcfc;
+
+/// Where RAM ends below the devices' windows; what there is more of it continues at [`HIGH_MEMORY`].
+pub const LOW_MEMORY_END: u64 = 0xC000_0000;
+/// Where RAM continues beyond [`LOW_MEMORY_END`].
+pub const HIGH_MEMORY: u64 = 1 << 32;
 
 /// Start of the window for PCI memory BARs.
 pub const PCI_WINDOW_BASE: u64 = 0xE000_0000;
@@ -36,6 +43,8 @@ pub const TSS: u64 = 0xA000;
 pub const STUBS: u64 = 0xE000;
 /// The ring-0 stack of the exception stubs grows down from here.
 pub const RING0_STACK_TOP: u64 = 0x2_0000;
+/// Page directories, one for each GiB of RAM from [`HIGH_MEMORY`] on.
+pub const PD_HIGH: u64 = 0x2_0000;
 /// End of the range that only ring 0 may touch.
 pub const SUPERVISOR_END: u64 = 0x10_0000;
 
@@ -52,6 +61,8 @@ pub const CONTROL_MAGIC: u64 = 0x524f_5349_564f_4843;
 pub const CONTROL_VERSION: u32 = 1;
 /// Longest argument string, bytes.
 pub const ARGUMENTS_MAX: usize = 2048;
+
+const _: () = assert!(PD_HIGH + (MEMORY_MAX - LOW_MEMORY_END).div_ceil(1 << 30) * 0x1000 <= SUPERVISOR_END);
 
 /// Offsets in the control page.
 pub mod control {

@@ -83,12 +83,12 @@ pub fn load(elf: &[u8], arguments: &str, memory: &Memory, state: &mut KvmState) 
     memory.mmap().write_obj(image_end, put(control::IMAGE_END))?;
     memory.mmap().write_slice(arguments.as_bytes(), put(control::ARGUMENTS))?;
 
-    enter_ring3(state, image.entry, memory.size());
+    enter_ring3(state, image.entry, memory.low_size());
     Ok(())
 }
 
 /// Sets the processor up as after a switch to 64-bit ring 3.
-fn enter_ring3(state: &mut KvmState, entry: u64, memory_size: u64) {
+fn enter_ring3(state: &mut KvmState, entry: u64, stack_top: u64) {
     const PROTECTION: u64 = 1;
     const MONITOR_COPROCESSOR: u64 = 1 << 1;
     const EXTENSION_TYPE: u64 = 1 << 4;
@@ -107,7 +107,7 @@ fn enter_ring3(state: &mut KvmState, entry: u64, memory_size: u64) {
     let regs = &mut state.regs;
     *regs = Default::default();
     regs.rip = entry;
-    regs.rsp = memory_size - 8;
+    regs.rsp = stack_top - 8;
     regs.rdi = CONTROL;
     regs.rflags = 2;
 

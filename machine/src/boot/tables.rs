@@ -5,8 +5,8 @@
 use vm_memory::{Bytes, GuestAddress};
 
 use super::layout::{
-    CONTROL, CRASH_PORT, GDT, IDT, PCI_WINDOW_BASE, PD, PDPT, PML4, PT, RING0_STACK_TOP, STUBS,
-    SUPERVISOR_END, TSS,
+    CONTROL, CRASH_PORT, GDT, HIGH_MEMORY, IDT, PCI_WINDOW_BASE, PD, PD_HIGH, PDPT, PML4, PT,
+    RING0_STACK_TOP, STUBS, SUPERVISOR_END, TSS,
 };
 use crate::memory::Memory;
 
@@ -35,6 +35,7 @@ const NO_EXECUTE: u64 = 1 << 63;
 
 const PAGE: u64 = 0x1000;
 const LARGE_PAGE: u64 = 0x20_0000;
+const GIB: u64 = 1 << 30;
 
 /// Writes all tables.
 pub(super) fn write(memory: &Memory) -> Result<(), vm_memory::GuestMemoryError> {
@@ -60,9 +61,15 @@ fn page_tables(memory: &Memory) -> Result<(), vm_memory::GuestMemoryError> {
         put(PT, page / PAGE, page | leaf)?;
     }
     put(PT, CONTROL / PAGE, CONTROL | leaf | USER | NO_EXECUTE)?;
-    // The four page directories lie side by side, so one index runs through them.
-    for page in (LARGE_PAGE..memory.size()).step_by(LARGE_PAGE as usize) {
+    // The page directories of each part lie side by side, so one index runs through them.
+    for page in (LARGE_PAGE..memory.low_size()).step_by(LARGE_PAGE as usize) {
         put(PD, page / LARGE_PAGE, page | leaf | USER | LARGE)?;
+    }
+    for gib in 0..memory.high_size().div_ceil(GIB) {
+        put(PDPT, HIGH_MEMORY / GIB + gib, (PD_HIGH + gib * PAGE) | branch)?;
+    }
+    for page in (0..memory.high_size()).step_by(LARGE_PAGE as usize) {
+        put(PD_HIGH, page / LARGE_PAGE, (HIGH_MEMORY + page) | leaf | USER | LARGE)?;
     }
     put(PD, PCI_WINDOW_BASE / LARGE_PAGE, PCI_WINDOW_BASE | leaf | USER | LARGE | NO_EXECUTE)
 }

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use echovisor_event::{Position, limits::PAGE_SIZE};
-use echovisor_machine::MachineState;
+use echovisor_event::Position;
+use echovisor_machine::{MachineState, Memory};
 use echovisor_snapshot::sync::{Differences, FieldDifference, field_differences};
 
 /// Registers and fields that are told one by one.
@@ -89,9 +89,10 @@ impl fmt::Display for Report {
             memory.pages, memory.benign
         )?;
         for page in &memory.listed {
-            write!(f, "\n  page {} ({:#x}): {} bytes", page.page, page.page * PAGE_SIZE, page.count)?;
+            let start = Memory::page_address(page.page);
+            write!(f, "\n  page {} ({start:#x}): {} bytes", page.page, page.count)?;
             for (offset, expected, found) in &page.bytes {
-                let address = page.page * PAGE_SIZE + usize::from(*offset);
+                let address = start + u64::from(*offset);
                 write!(f, "; {address:#x} is {found:#04x}, not {expected:#04x}")?;
             }
         }

@@ -21,6 +21,10 @@ pub const PCI_DATA_PORT: u16 = 0xcfc;
 pub const CONTROL_ADDRESS: u64 = 0x10_0000;
 /// First address a guest's segment may have.
 pub const IMAGE_BASE: u64 = 0x20_0000;
+/// Where RAM ends below the devices' windows.
+pub const LOW_MEMORY_END: u64 = 0xC000_0000;
+/// Where what there is more of it continues.
+pub const HIGH_MEMORY: u64 = 1 << 32;
 /// `Control::magic`.
 pub const CONTROL_MAGIC: u64 = 0x524f_5349_564f_4843;
 /// `Control::version`.
@@ -37,7 +41,7 @@ pub struct Control {
     pub version: u32,
     /// Bytes used of `arguments`.
     pub arguments_length: u32,
-    /// End of RAM, bytes.
+    /// Size of RAM, bytes.
     pub memory_size: u64,
     /// First free byte behind the guest's segments.
     pub image_end: u64,

@@ -19,7 +19,7 @@ pub(crate) fn check() {
     assert!(read!(version) == abi::CONTROL_VERSION, "control page of version {}", read!(version));
 }
 
-/// End of RAM, bytes.
+/// Size of RAM, bytes.
 pub fn memory_size() -> usize {
     read!(memory_size) as usize
 }

@@ -1,10 +1,10 @@
-//! The heap: all RAM between the image and the stack.
+//! The heap: all RAM between the image and the stack, and what lies above 4 GiB.
 
 use crate::control;
 use talc::lock_api::{GuardNoSend, RawMutex};
 use talc::source::Manual;
 
-/// Top of RAM that belongs to the stack.
+/// Top of the RAM below 4 GiB that belongs to the stack.
 const STACK_SIZE: usize = 1 << 20;
 
 #[global_allocator]
@@ -34,15 +34,23 @@ unsafe impl RawMutex for Uncontended {
 ///
 /// Called once, before the first allocation.
 pub(crate) unsafe fn start() {
-    let base = control::image_end();
-    // SAFETY: the contract leaves this range to the guest, and nothing else in it uses it.
-    let claimed = unsafe { HEAP.lock().claim(base as *mut u8, size()) };
-    assert!(claimed.is_some(), "not enough memory for a heap");
+    for (base, size) in parts() {
+        // SAFETY: the contract leaves this range to the guest, and nothing else in it uses it.
+        let claimed = unsafe { HEAP.lock().claim(base as *mut u8, size) };
+        assert!(size == 0 || claimed.is_some(), "not enough memory for a heap");
+    }
+}
+
+/// Where the heap's parts begin, and their sizes. The second may be empty.
+fn parts() -> [(usize, usize); 2] {
+    let (memory, base) = (control::memory_size(), control::image_end());
+    let low = memory.min(abi::LOW_MEMORY_END as usize);
+    [(base, low.saturating_sub(base + STACK_SIZE)), (abi::HIGH_MEMORY as usize, memory - low)]
 }
 
 /// Bytes that the heap has.
 pub fn size() -> usize {
-    control::memory_size().saturating_sub(control::image_end() + STACK_SIZE)
+    parts().into_iter().map(|(_, size)| size).sum()
 }
 
 /// Bytes that are allocated.

@@ -1,11 +1,11 @@
 //! The tables as the processor reads them, against docs/guest-abi.md.
 
-use echovisor_event::limits::MEMORY_MIN;
+use echovisor_event::limits::{MEMORY_MAX, MEMORY_MIN, MEMORY_STEP};
 
 use super::super::{
     layout::{
-        CONTROL, CRASH_PORT, GDT, IDT, IMAGE_BASE, PCI_WINDOW_BASE, PCI_WINDOW_SIZE, PML4, RING0_STACK_TOP,
-        STUBS, SUPERVISOR_END, TSS,
+        CONTROL, CRASH_PORT, GDT, HIGH_MEMORY, IDT, IMAGE_BASE, LOW_MEMORY_END, PCI_WINDOW_BASE,
+        PCI_WINDOW_SIZE, PML4, RING0_STACK_TOP, STUBS, SUPERVISOR_END, TSS,
     },
     tables::{GDT_SIZE, IDT_SIZE, KERNEL_CODE, TASK, TSS_SIZE, USER_CODE, USER_DATA, write},
 };
@@ -77,6 +77,21 @@ fn pages_are_as_documented() {
     }
     for address in [PCI_WINDOW_BASE, PCI_WINDOW_BASE + PCI_WINDOW_SIZE - 1] {
         assert_eq!(walk(&memory, address), user(address, false));
+    }
+}
+
+#[test]
+fn what_lies_above_4_gib_is_mapped_too() {
+    for size in [LOW_MEMORY_END + MEMORY_STEP, (5 << 30) + MEMORY_STEP, MEMORY_MAX] {
+        let memory = Memory::new(size).unwrap();
+        write(&memory).unwrap();
+        let end = HIGH_MEMORY + size - LOW_MEMORY_END;
+        for hole in [LOW_MEMORY_END, PCI_WINDOW_BASE - 1, HIGH_MEMORY - 1, end] {
+            assert_eq!(walk(&memory, hole), None, "{hole:#x} of {size:#x}");
+        }
+        for address in [LOW_MEMORY_END - 1, HIGH_MEMORY, HIGH_MEMORY + 0x1234, end - 1] {
+            assert_eq!(walk(&memory, address), user(address, true), "{address:#x} of {size:#x}");
+        }
     }
 }
 

@@ -39,9 +39,6 @@ pub struct KvmCpu {
 // SAFETY: `run` points into a mapping that `vcpu` owns and that moves between threads with it.
 unsafe impl Send for KvmCpu {}
 
-/// The memory slot that holds all of RAM.
-const RAM: u32 = 0;
-
 /// The capabilities without which the machine does not start.
 pub const NEEDED: &[Cap] = &[
     Cap::UserMemory,
@@ -62,7 +59,7 @@ pub const NEEDED: &[Cap] = &[
 const AVAILABLE_TSS: u8 = 9;
 
 impl KvmCpu {
-    /// Opens `/dev/kvm`, checks what it offers, and makes a virtual machine with `memory` at address zero.
+    /// Opens `/dev/kvm`, checks what it offers, and makes a virtual machine with `memory`.
     ///
     /// # Errors
     /// If there is no KVM, no permission to use it, or it lacks something that the machine needs.
@@ -168,23 +165,28 @@ impl Cpu for KvmCpu {
     }
 
     fn take_written(&mut self, pages: &mut PageSet) -> Result<(), CpuError> {
-        let log = self.vm.get_dirty_log(RAM, self.memory.size() as usize);
-        pages.unite_words(&log.map_err(call("KVM_GET_DIRTY_LOG"))?);
+        for (slot, part) in (0..).zip(self.memory.parts()) {
+            let log = self.vm.get_dirty_log(slot, part.size as usize);
+            pages.unite_words(part.first_page, &log.map_err(call("KVM_GET_DIRTY_LOG"))?);
+        }
         Ok(())
     }
 }
 
-/// Makes `memory` the VM's RAM, or changes its flags.
+/// Makes `memory` the VM's RAM, a slot for each part, or changes its flags.
 fn set_memory(vm: &VmFd, memory: &Memory, flags: u32) -> Result<(), CpuError> {
-    let region = kvm_userspace_memory_region {
-        slot: RAM,
-        flags,
-        guest_phys_addr: 0,
-        memory_size: memory.size(),
-        userspace_addr: memory.host_address(),
-    };
-    // SAFETY: the range is mapped by `memory`, of which `KvmCpu` keeps a clone that is dropped after the VM.
-    unsafe { vm.set_user_memory_region(region) }.map_err(call("KVM_SET_USER_MEMORY_REGION"))
+    for (slot, part) in (0..).zip(memory.parts()) {
+        let region = kvm_userspace_memory_region {
+            slot,
+            flags,
+            guest_phys_addr: part.address,
+            memory_size: part.size,
+            userspace_addr: part.host,
+        };
+        // SAFETY: the range is mapped by `memory`, of which `KvmCpu` keeps a clone that is dropped after the VM.
+        unsafe { vm.set_user_memory_region(region) }.map_err(call("KVM_SET_USER_MEMORY_REGION"))?;
+    }
+    Ok(())
 }
 
 impl Drop for KvmCpu {

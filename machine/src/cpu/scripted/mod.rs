@@ -172,7 +172,7 @@ impl ScriptedCpu {
     /// Loads into [`data`](ScriptedCpu::data), or says how to leave for it.
     fn load(&mut self, address: u64, width: Width) -> Result<Option<Leave>, CpuError> {
         self.data = [0; 8];
-        if address >= self.memory.size() {
+        if !self.memory.holds(address) {
             return Ok(Some(Leave::MmioRead(address, width)));
         }
         let data = &mut self.data[..width.bytes()];
@@ -184,11 +184,11 @@ impl ScriptedCpu {
 
     /// Stores [`data`](ScriptedCpu::data), or says how to leave for it.
     fn store(&mut self, address: u64, width: Width) -> Result<Option<Leave>, CpuError> {
-        if address >= self.memory.size() {
+        if !self.memory.holds(address) {
             return Ok(Some(Leave::MmioWrite(address, width)));
         }
         let data = &self.data[..width.bytes()];
-        if self.memory.size() - address < data.len() as u64 {
+        if !self.memory.holds(address + data.len() as u64 - 1) {
             return Err(self.stopped("a store across the end of RAM"));
         }
         self.memory.mmap().write_slice(data, GuestAddress(address)).expect("the address lies in RAM");
