@@ -26,7 +26,7 @@ use echovisor_machine::{
         load,
     },
     cpu::{
-        Cpu, Exit, Reason,
+        Cpu, CpuState, Exit, Reason,
         kvm::{KvmCpu, KvmState},
     },
 };
@@ -206,6 +206,15 @@ fn between_the_parts_of_memory_and_behind_them_every_access_faults() {
             Stop::Crashed(crash) => assert_eq!((crash.vector, crash.address), (14, address)),
             stop => panic!("{address:#x}: {stop:?}"),
         }
+    }
+}
+
+#[test]
+fn what_is_saved_is_all_that_kvm_tells() {
+    let mut machine = machine(STRIDES);
+    for to in 1..20 {
+        assert_eq!(machine.save().unwrap().cpu, CpuState::Kvm(Box::new(machine.cpu().state().unwrap())));
+        assert!(matches!(machine.run(&mut Silence(Some(Position(to)))).unwrap(), Stop::Paused));
     }
 }
 

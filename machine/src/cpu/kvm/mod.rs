@@ -31,6 +31,9 @@ pub struct KvmCpu {
     run: NonNull<kvm_run>,
     kicker: Kicker,
     flavour: Flavour,
+    privileged: Privileged,
+    /// Whether `run` shows the registers as they are: since an instruction was completed.
+    shown: bool,
     // KVM maps the guest's memory until the VM is gone: fields are dropped in order.
     vm: VmFd,
     memory: Memory,
@@ -38,6 +41,29 @@ pub struct KvmCpu {
 
 // SAFETY: `run` points into a mapping that `vcpu` owns and that moves between threads with it.
 unsafe impl Send for KvmCpu {}
+
+/// What only ring 0 can change. There a bare guest executes nothing but the machine's stubs, which leave it as it is; to ask KVM for
+/// each of it would take a third of a checkpoint's pause.
+#[derive(Clone)]
+struct Privileged {
+    debug: DebugRegs,
+    xcr0: u64,
+    msrs: Vec<Msr>,
+    mp_state: u32,
+}
+
+impl Privileged {
+    fn read(vcpu: &VcpuFd) -> Result<Privileged, CpuError> {
+        let xcrs = vcpu.get_xcrs().map_err(call("KVM_GET_XCRS"))?;
+        let xcr0 = xcrs.xcrs.iter().take(xcrs.nr_xcrs as usize).find(|xcr| xcr.xcr == 0);
+        Ok(Privileged {
+            debug: vcpu.get_debug_regs().map_err(call("KVM_GET_DEBUGREGS"))?.into(),
+            xcr0: xcr0.map_or(1, |xcr| xcr.value),
+            msrs: msr::save(vcpu)?,
+            mp_state: vcpu.get_mp_state().map_err(call("KVM_GET_MP_STATE"))?.mp_state,
+        })
+    }
+}
 
 /// The capabilities without which the machine does not start.
 pub const NEEDED: &[Cap] = &[
@@ -72,11 +98,11 @@ impl KvmCpu {
         set_memory(&vm, memory, 0)?;
         let mut vcpu = vm.create_vcpu(0).map_err(call("KVM_CREATE_VCPU"))?;
         vcpu.set_cpuid2(&cpuid::table()?).map_err(call("KVM_SET_CPUID2"))?;
-        // Every exit shows the instruction pointer, without a call of its own.
-        vcpu.set_sync_valid_reg(SyncReg::Register);
         let run = NonNull::from(vcpu.get_kvm_run());
+        show(run, SHOWN_AT_EXITS);
         let (kicker, flavour) = (Kicker::new(run), Flavour::of_host());
-        Ok(KvmCpu { vcpu, run, kicker, flavour, vm, memory: memory.clone() })
+        let privileged = Privileged::read(&vcpu)?;
+        Ok(KvmCpu { vcpu, run, kicker, flavour, privileged, shown: false, vm, memory: memory.clone() })
     }
 
     /// A handle by which other threads call the vCPU out of the guest.
@@ -85,23 +111,29 @@ impl KvmCpu {
         self.kicker.clone()
     }
 
-    /// The registers and the rest of the state; at a boundary only.
+    /// The registers and the rest of the state, all of it as KVM tells it; at a boundary only.
     ///
     /// # Errors
     /// If KVM refuses to tell.
     pub fn state(&self) -> Result<KvmState, CpuError> {
-        let xcrs = self.vcpu.get_xcrs().map_err(call("KVM_GET_XCRS"))?;
-        let xcr0 = xcrs.xcrs.iter().take(xcrs.nr_xcrs as usize).find(|xcr| xcr.xcr == 0);
-        Ok(KvmState {
-            regs: self.vcpu.get_regs().map_err(call("KVM_GET_REGS"))?.into(),
-            sregs: self.vcpu.get_sregs().map_err(call("KVM_GET_SREGS"))?.into(),
-            fpu: (&self.vcpu.get_xsave().map_err(call("KVM_GET_XSAVE"))?).into(),
-            debug: self.vcpu.get_debug_regs().map_err(call("KVM_GET_DEBUGREGS"))?.into(),
-            xcr0: xcr0.map_or(1, |xcr| xcr.value),
-            msrs: msr::save(&self.vcpu)?,
-            mp_state: self.vcpu.get_mp_state().map_err(call("KVM_GET_MP_STATE"))?.mp_state,
-            events: self.vcpu.get_vcpu_events().map_err(call("KVM_GET_VCPU_EVENTS"))?.into(),
-        })
+        self.state_with(self.registers()?, Privileged::read(&self.vcpu)?)
+    }
+
+    fn state_with(
+        &self,
+        (regs, sregs, events): (Regs, Sregs, Events),
+        Privileged { debug, xcr0, msrs, mp_state }: Privileged,
+    ) -> Result<KvmState, CpuError> {
+        let fpu = (&self.vcpu.get_xsave().map_err(call("KVM_GET_XSAVE"))?).into();
+        Ok(KvmState { regs, sregs, fpu, debug, xcr0, msrs, mp_state, events })
+    }
+
+    fn registers(&self) -> Result<(Regs, Sregs, Events), CpuError> {
+        Ok((
+            self.vcpu.get_regs().map_err(call("KVM_GET_REGS"))?.into(),
+            self.vcpu.get_sregs().map_err(call("KVM_GET_SREGS"))?.into(),
+            self.vcpu.get_vcpu_events().map_err(call("KVM_GET_VCPU_EVENTS"))?.into(),
+        ))
     }
 
     /// Replaces the whole state.
@@ -125,12 +157,16 @@ impl KvmCpu {
         msr::restore(&self.vcpu, &state.msrs)?;
         let mp_state = kvm_mp_state { mp_state: state.mp_state };
         self.vcpu.set_mp_state(mp_state).map_err(call("KVM_SET_MP_STATE"))?;
-        self.vcpu.set_vcpu_events(&state.events.into()).map_err(call("KVM_SET_VCPU_EVENTS"))
+        self.vcpu.set_vcpu_events(&state.events.into()).map_err(call("KVM_SET_VCPU_EVENTS"))?;
+        self.privileged = Privileged::read(&self.vcpu)?;
+        self.shown = false;
+        Ok(())
     }
 }
 
 impl Cpu for KvmCpu {
     fn enter(&mut self) -> Result<Exit<'_>, CpuError> {
+        self.shown = false;
         if self.kicker.begin() {
             return Ok(Exit { rip: rip(self.run), reason: Reason::Kicked });
         }
@@ -142,15 +178,25 @@ impl Cpu for KvmCpu {
     }
 
     fn complete(&mut self) -> Result<Option<Exit<'_>>, CpuError> {
+        // Whoever completes an instruction often wants the state: shown with this exit, it costs no calls.
+        show(self.run, SHOWN_AT_EXITS | SyncReg::SystemRegister as u64 | SyncReg::VcpuEvents as u64);
         let immediate_exit = kick::immediate_exit(self.run);
         immediate_exit.store(1, Ordering::SeqCst);
         let exit = run(&mut self.vcpu, self.run)?;
         immediate_exit.store(0, Ordering::SeqCst);
-        Ok((!matches!(exit.reason, Reason::Kicked)).then_some(exit))
+        show(self.run, SHOWN_AT_EXITS);
+        self.shown = matches!(exit.reason, Reason::Kicked);
+        Ok((!self.shown).then_some(exit))
     }
 
     fn save(&self) -> Result<CpuState, CpuError> {
-        self.state().map(|state| CpuState::Kvm(Box::new(state)))
+        let registers = if self.shown {
+            let shown = self.vcpu.sync_regs();
+            (shown.regs.into(), shown.sregs.into(), shown.events.into())
+        } else {
+            self.registers()?
+        };
+        self.state_with(registers, self.privileged.clone()).map(|state| CpuState::Kvm(Box::new(state)))
     }
 
     fn restore(&mut self, state: &CpuState) -> Result<(), CpuError> {
@@ -229,6 +275,15 @@ fn serve(exit: VcpuExit<'_>, run: NonNull<kvm_run>) -> Result<Reason<'_>, CpuErr
         VcpuExit::MmioRead(address, data) => Ok(Reason::MmioRead { address, data }),
         other => Err(CpuError::UnknownExit { rip: rip(run), exit: format!("{other:?}") }),
     }
+}
+
+/// Every exit shows the instruction pointer, without a call of its own.
+const SHOWN_AT_EXITS: u64 = SyncReg::Register as u64;
+
+/// Says which registers the next exits are to show in the shared page.
+fn show(run: NonNull<kvm_run>, registers: u64) {
+    // SAFETY: the mapping lives as long as the vCPU of the caller, which does not run; nobody else writes the field.
+    unsafe { (&raw mut (*run.as_ptr()).kvm_valid_regs).write(registers) };
 }
 
 /// Bytes per item of a port exit; the slice that kvm-ioctls gives holds all items.
