@@ -55,7 +55,7 @@ pub(crate) struct Entry {
     pub(crate) code: u8,
     /// Length in the payload, bytes.
     pub(crate) len: u16,
-    /// Nanoseconds of a clock or wall record, else 0.
+    /// Nanoseconds of a clock or wall record, the checkpoint's position of a digest, else 0.
     pub(crate) number: u64,
 }
 
@@ -136,7 +136,9 @@ impl Batch {
             Record::Event(Event::Frame(bytes)) => self.append(at, code::FRAME, 0, bytes),
             Record::Event(Event::Console(bytes)) => self.append(at, code::CONSOLE, 0, bytes),
             Record::Event(Event::Entropy(bytes)) => self.append(at, code::ENTROPY, 0, bytes),
-            Record::Checkpoint(digest) => self.append(at, code::CHECKPOINT, 0, &digest.0),
+            Record::Checkpoint => self.append(at, code::CHECKPOINT, 0, &[]),
+            Record::Digest { of, .. } if of > at => Err(PushError::Backwards { at, last: of }),
+            Record::Digest { of, digest } => self.append(at, code::DIGEST, of.0, &digest.0),
             Record::Stop => self.append(at, code::STOP, 0, &[]),
         }
     }
@@ -278,7 +280,11 @@ impl<'a> Iterator for Records<'a> {
             code::FRAME => Record::Event(Event::Frame(bytes)),
             code::CONSOLE => Record::Event(Event::Console(bytes)),
             code::ENTROPY => Record::Event(Event::Entropy(bytes)),
-            code::CHECKPOINT => Record::Checkpoint(Digest(bytes.try_into().expect("a digest is 32 bytes"))),
+            code::CHECKPOINT => Record::Checkpoint,
+            code::DIGEST => Record::Digest {
+                of: Position(entry.number),
+                digest: Digest(bytes.try_into().expect("a digest is 32 bytes")),
+            },
             code::STOP => Record::Stop,
             code => unreachable!("record code {code} was pushed or decoded without a check"),
         };
@@ -295,10 +301,10 @@ impl ExactSizeIterator for Records<'_> {}
 /// Most payload bytes of a record with this code; `None` if there is no such code.
 pub(crate) fn longest(code: u8) -> Option<usize> {
     match code {
-        code::CLOCK | code::WALL | code::STOP => Some(0),
+        code::CLOCK | code::WALL | code::CHECKPOINT | code::STOP => Some(0),
         code::FRAME => Some(FRAME_MAX),
         code::CONSOLE | code::ENTROPY => Some(BYTES_MAX),
-        code::CHECKPOINT => Some(32),
+        code::DIGEST => Some(32),
         _ => None,
     }
 }
@@ -312,6 +318,7 @@ pub(crate) fn name(code: u8) -> &'static str {
         code::CONSOLE => "console input",
         code::ENTROPY => "entropy",
         code::CHECKPOINT => "checkpoint",
+        code::DIGEST => "digest",
         code::STOP => "stop",
         _ => "unknown record",
     }

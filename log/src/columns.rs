@@ -57,6 +57,10 @@ impl Columns {
                     *clock = entry.number;
                 }
                 code::WALL => varint::put(&mut self.numbers, entry.number),
+                code::DIGEST => {
+                    varint::put(&mut self.numbers, at.0 - entry.number);
+                    self.payload.extend_from_slice(bytes);
+                }
                 code::FRAME => flows.split(bytes, self),
                 code::CONSOLE | code::ENTROPY => {
                     varint::put(&mut self.lengths, bytes.len() as u64);
@@ -240,6 +244,11 @@ impl<'a> Reader<'a> {
                 *clock = number;
             }
             code::WALL => number = self.numbers.number()?,
+            code::DIGEST => {
+                let behind = self.numbers.number()?;
+                number = at.checked_sub(behind).ok_or(Problem("numbers", "a checkpoint before boot"))?;
+                payload.extend_from_slice(self.payload.bytes(max)?);
+            }
             code::FRAME => flows.join(self, payload)?,
             code::CONSOLE | code::ENTROPY => {
                 let len = self.lengths.length(max)?;

@@ -13,7 +13,7 @@ pub const VERSION: u16 = 1;
 /// Payload bytes that one position's burst may add, at most.
 pub(crate) const BURST_PAYLOAD_MAX: usize = BURST_MAX * FRAME_MAX;
 
-/// Records that one position may add beside its frames (clock, wall, console, entropy, checkpoint, stop), with room.
+/// Records that one position may add beside its frames (clock, wall, console, entropy, checkpoint, digests, stop), with room.
 pub(crate) const BURST_EXTRA_RECORDS: usize = 16;
 
 /// Column bytes of one record beside its payload: code, position, number, length, flow and header fields, each at its

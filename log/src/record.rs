@@ -1,6 +1,6 @@
 //! What the log holds.
 
-use echovisor_event::{Digest, Event};
+use echovisor_event::{Digest, Event, Position};
 
 /// One entry of the log; always used as `Stamped<Record>`.
 ///
@@ -9,8 +9,16 @@ use echovisor_event::{Digest, Event};
 pub enum Record<'a> {
     /// An input of the guest.
     Event(Event<'a>),
-    /// The digest of the guest's state at this boundary: both sides compute it and compare.
-    Checkpoint(Digest),
+    /// Both sides compute the digest of the guest's state at this boundary.
+    Checkpoint,
+    /// What it was at a checkpoint, so that both sides compare. It is known later than that, while the guest runs on; if it is
+    /// never known, there is none.
+    Digest {
+        /// The checkpoint, at or before this record.
+        of: Position,
+        /// The state's digest there.
+        digest: Digest,
+    },
     /// The operator stopped the guest: the log ends here on purpose. The last record of its segment.
     Stop,
 }
@@ -27,4 +35,5 @@ pub(crate) mod code {
     pub(crate) const ENTROPY: u8 = Kind::Entropy as u8;
     pub(crate) const CHECKPOINT: u8 = 32;
     pub(crate) const STOP: u8 = 33;
+    pub(crate) const DIGEST: u8 = 34;
 }

@@ -23,7 +23,9 @@ enum Spec {
     Request(Vec<(usize, u8)>),
     Console(Vec<u8>),
     Entropy(Vec<u8>),
-    Checkpoint([u8; 32]),
+    Checkpoint,
+    /// Of a checkpoint so many positions before.
+    Digest(u64, [u8; 32]),
 }
 
 fn spec() -> impl Strategy<Value = Spec> {
@@ -34,7 +36,8 @@ fn spec() -> impl Strategy<Value = Spec> {
         4 => vec((0usize..120, any::<u8>()), 0..3).prop_map(Spec::Request),
         1 => vec(any::<u8>(), 0..20).prop_map(Spec::Console),
         1 => vec(any::<u8>(), 0..20).prop_map(Spec::Entropy),
-        1 => any::<[u8; 32]>().prop_map(Spec::Checkpoint),
+        1 => Just(Spec::Checkpoint),
+        1 => (0u64..100, any::<[u8; 32]>()).prop_map(|(behind, digest)| Spec::Digest(behind, digest)),
     ]
 }
 
@@ -71,7 +74,10 @@ fn record(specs: &[BatchSpec], mut use_batch: impl FnMut(&Batch, Mark)) {
                 }
                 Spec::Console(bytes) => Record::Event(Event::Console(bytes)),
                 Spec::Entropy(bytes) => Record::Event(Event::Entropy(bytes)),
-                Spec::Checkpoint(digest) => Record::Checkpoint(Digest(*digest)),
+                Spec::Checkpoint => Record::Checkpoint,
+                Spec::Digest(behind, digest) => {
+                    Record::Digest { of: Position(at.0.saturating_sub(*behind)), digest: Digest(*digest) }
+                }
             };
             batch.push(at, record).unwrap();
         }
@@ -185,8 +191,11 @@ fn check(batch: &Batch, from: Position, watermark: Position) {
                 assert!(bytes.len() <= BYTES_MAX);
                 payload += bytes.len();
             }
-            Record::Checkpoint(_) => payload += 32,
-            Record::Event(Event::Wall(_)) | Record::Stop => {}
+            Record::Digest { of, .. } => {
+                assert!(of <= record.at);
+                payload += 32;
+            }
+            Record::Event(Event::Wall(_)) | Record::Checkpoint | Record::Stop => {}
         }
     }
     assert_eq!(payload, batch.payload_len());
@@ -338,13 +347,17 @@ fn a_burst_fits_until_the_batch_is_full() {
         at = at.next();
         batch.push(at, Record::Event(Event::Clock(Nanos(at.0)))).unwrap();
         (0..BURST_MAX).for_each(|_| batch.push(at, Record::Event(Event::Frame(&frame))).unwrap());
-        batch.push(at, Record::Checkpoint(Digest::default())).unwrap();
+        batch.push(at, Record::Checkpoint).unwrap();
+        batch.push(at, Record::Digest { of: at, digest: Digest::default() }).unwrap();
     }
     while batch.push(at, Record::Event(Event::Frame(&frame))).is_ok() {}
     let error = batch.push(at, Record::Event(Event::Frame(&frame))).unwrap_err();
     assert!(matches!(error, PushError::Full { .. }) && error.hint().is_some(), "{error}");
     let error = batch.push(at, Record::Event(Event::Frame(&[0; FRAME_MAX + 1]))).unwrap_err();
     assert!(matches!(error, PushError::TooLong { max: FRAME_MAX, .. }), "{error}");
+    let digest = Record::Digest { of: at.next(), digest: Digest::default() };
+    let error = batch.push(at, digest).unwrap_err();
+    assert!(matches!(error, PushError::Backwards { .. }), "{error}");
     let error = batch.push(Position::BOOT, Record::Stop).unwrap_err();
     assert!(matches!(error, PushError::Backwards { .. }), "{error}");
     let mut decoded = Batch::new();

@@ -61,7 +61,8 @@ fn batches() -> Vec<(Batch, Mark)> {
         requests.iter().map(|frame| Record::Event(Event::Frame(frame))).collect(),
         vec![
             Record::Event(Event::Clock(Nanos(2_500_000))),
-            Record::Checkpoint(Digest([0x44; 32])),
+            Record::Checkpoint,
+            Record::Digest { of: Position(144), digest: Digest([0x44; 32]) },
             Record::Stop,
         ],
     ];

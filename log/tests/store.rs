@@ -46,7 +46,9 @@ impl Recorder {
         self.batch.push(self.at, Record::Event(Event::Clock(Nanos(self.at.0 * 1000)))).unwrap();
         self.batch.push(self.at, Record::Event(Event::Frame(&self.clients.frame()))).unwrap();
         if self.at.0.is_multiple_of(3) {
-            self.batch.push(self.at, Record::Checkpoint(Digest([self.at.0 as u8; 32]))).unwrap();
+            self.batch.push(self.at, Record::Checkpoint).unwrap();
+            let digest = Digest([self.at.0 as u8; 32]);
+            self.batch.push(self.at, Record::Digest { of: self.at, digest }).unwrap();
         }
         let encoded =
             self.encoder.encode(&self.batch, Mark { watermark: self.at, ..Mark::default() }).unwrap();

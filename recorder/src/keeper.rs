@@ -1,6 +1,7 @@
 //! Keeping snapshots, on a thread of its own: compressing pages and waiting for the disk take their time.
 
 use std::{
+    sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -37,7 +38,7 @@ pub enum Kept {
 }
 
 struct Item {
-    capture: Box<Capture>,
+    capture: Arc<Capture>,
     segment: u64,
     waiting: Vec<oneshot::Sender<Kept>>,
 }
@@ -96,9 +97,9 @@ impl Keeper {
     }
 
     /// Takes the capture that was asked for. The log's segment with this number begins where it was made.
-    pub fn take(&mut self, capture: Capture, segment: u64) {
+    pub fn take(&mut self, capture: Arc<Capture>, segment: u64) {
         self.asked = false;
-        let item = Item { capture: Box::new(capture), segment, waiting: std::mem::take(&mut self.waiting) };
+        let item = Item { capture, segment, waiting: std::mem::take(&mut self.waiting) };
         // There is room, since nothing was asked for while there was none. A thread that has ended has said why.
         let _ = self.items.try_send(item);
     }

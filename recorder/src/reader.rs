@@ -6,12 +6,12 @@ use std::{
     thread,
 };
 
-use crate::{rounds::Round, signals::Signals};
+use crate::{rounds::Reading, signals::Signals};
 
 /// The thread that reads pages while the guest runs.
 pub struct Reader {
-    rounds: flume::Sender<Round>,
-    done: flume::Receiver<Round>,
+    readings: flume::Sender<Reading>,
+    done: flume::Receiver<Reading>,
 }
 
 impl Reader {
@@ -20,34 +20,34 @@ impl Reader {
     /// # Errors
     /// If the host has no thread left.
     pub fn start(signals: Arc<Signals>) -> io::Result<Reader> {
-        let (rounds, begun) = flume::bounded::<Round>(1);
+        let (readings, begun) = flume::bounded::<Reading>(1);
         let (ended, done) = flume::bounded(1);
         thread::Builder::new().name("pages".into()).spawn(move || {
-            while let Ok(mut round) = begun.recv() {
-                round.run();
-                if ended.send(round).is_err() {
+            while let Ok(mut reading) = begun.recv() {
+                reading.run();
+                if ended.send(reading).is_err() {
                     return;
                 }
                 signals.pause.store(true, Ordering::Release);
                 signals.bell.ring();
             }
         })?;
-        Ok(Reader { rounds, done })
+        Ok(Reader { readings, done })
     }
 
-    /// Lets the thread run a round; it has none.
-    pub(crate) fn run(&self, round: Round) {
+    /// Lets the thread read something; it has nothing.
+    pub(crate) fn run(&self, reading: Reading) {
         // A thread that is gone is noticed where its work is missed.
-        let _ = self.rounds.send(round);
+        let _ = self.readings.send(reading);
     }
 
-    /// The round, if it is done.
-    pub(crate) fn done(&self) -> Option<Round> {
+    /// What it has read, if it is done.
+    pub(crate) fn done(&self) -> Option<Reading> {
         self.done.try_recv().ok()
     }
 
-    /// Waits until the round is done.
-    pub(crate) fn wait(&self) -> Round {
+    /// Waits until it is done.
+    pub(crate) fn wait(&self) -> Reading {
         self.done.recv().expect("the thread that reads pages lives")
     }
 }

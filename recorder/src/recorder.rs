@@ -6,15 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use echovisor_event::{Digest, Position};
+use echovisor_event::Digest;
 use echovisor_log::Record;
 use echovisor_machine::{Consumer, Machine, RunError, Stop, boot::Crash, cpu::Cpu};
-use echovisor_snapshot::RunningDigest;
 
 use crate::{
     live::{Live, LiveError},
     reader::Reader,
-    rounds::{Finished, Pause, Purpose, Round},
+    rounds::{Account, Captured, Finished, Pause, Purpose, Reading, Round, Undigested},
 };
 
 /// What is asked of the guest's thread. Send it, then ring with [`Signals::pause`](crate::Signals::pause) set.
@@ -54,7 +53,7 @@ pub struct Recorder<C> {
     reader: Reader,
     /// From the first checkpoint on: account of the pages that change is not kept for nobody. The reader has it while
     /// `reading`.
-    digest: Option<RunningDigest>,
+    account: Option<Account>,
     reading: bool,
     /// Captures that are asked for.
     wanted: VecDeque<Purpose>,
@@ -76,7 +75,7 @@ impl<C: Cpu> Recorder<C> {
             requests,
             deferred: VecDeque::new(),
             reader,
-            digest: None,
+            account: None,
             reading: false,
             wanted: VecDeque::new(),
             keeper: None,
@@ -128,13 +127,22 @@ impl<C: Cpu> Recorder<C> {
                 Request::Stop => return self.stop().map(|()| true),
             }
         }
-        if let Some(round) = self.reader.done() {
-            self.go_on(round, complete)?;
+        let mut noted = false;
+        match self.reader.done() {
+            Some(Reading::Round(round)) => self.go_on(round, complete)?,
+            Some(Reading::Digest(checkpoint)) => {
+                noted = true;
+                self.note(checkpoint)?;
+            }
+            None => {}
         }
         if !self.reading {
             self.begin()?;
         }
-        self.live.signals().paused(complete + begun.elapsed());
+        // To write down a digest is not what the guest stood still for.
+        if !noted || self.reading {
+            self.live.signals().paused(complete + begun.elapsed());
+        }
         Ok(false)
     }
 
@@ -163,8 +171,7 @@ impl<C: Cpu> Recorder<C> {
             self.checkpoint_here()?;
         } else if due || !self.wanted.is_empty() {
             let round = self.round()?;
-            self.reader.run(round);
-            self.reading = true;
+            self.read(Reading::Round(round));
             self.live.checkpoint_begun();
         }
         Ok(())
@@ -173,46 +180,74 @@ impl<C: Cpu> Recorder<C> {
     /// What leads to the next checkpoint, and to the next capture that is asked for.
     fn round(&mut self) -> Result<Round, RecordError> {
         let purpose = self.wanted.pop_front();
-        Ok(Round::begin(&mut self.machine, self.digest.take(), purpose, &mut self.keeper)?)
+        Ok(Round::begin(&mut self.machine, self.account.take(), purpose, &mut self.keeper)?)
     }
 
     /// A round is done: is another one of use?
     fn go_on(&mut self, mut round: Round, complete: Duration) -> Result<(), RecordError> {
         let mut pause = Pause { complete, ..Pause::default() };
         if round.is_near(&mut self.machine, &mut pause)? {
-            self.reading = false;
-            self.finish(round, pause)?;
+            let (checkpoint, captured) = self.finish(round, pause)?;
+            self.capture(captured);
+            self.read(Reading::Digest(checkpoint));
         } else {
-            self.reader.run(round);
+            self.read(Reading::Round(round));
         }
         Ok(())
     }
 
-    /// Ends a round that is done, with a checkpoint here.
-    fn finish(&mut self, round: Round, pause: Pause) -> Result<Option<Digest>, RecordError> {
-        let finished = round.finish(&mut self.machine, pause)?;
-        let Finished { digest, state_digest, captured, keeper } = finished;
-        self.digest = Some(digest);
+    fn read(&mut self, reading: Reading) {
+        self.reader.run(reading);
+        self.reading = true;
+    }
+
+    /// Ends a round that is done, with a checkpoint here, whose digest is not known yet.
+    fn finish(&mut self, round: Round, pause: Pause) -> Result<(Undigested, Option<Captured>), RecordError> {
+        let Finished { checkpoint, captured, keeper } = round.finish(&mut self.machine, pause)?;
         if keeper.is_some() {
             self.keeper = keeper;
         }
-        let written = self.write_checkpoint(state_digest)?;
+        self.live.checkpoint_done(self.machine.position());
+        self.write(Record::Checkpoint)?;
+        // It ends its segment.
+        self.live.flush();
+        Ok((checkpoint, captured))
+    }
+
+    fn capture(&mut self, captured: Option<Captured>) {
         if let Some(captured) = captured {
             self.live.journal().capture(captured);
         }
-        Ok(written)
     }
 
-    /// Ends a round that is done, however much it lacks.
+    /// Ends a round that is done, however much it lacks, and waits for the digest.
     fn finish_here(&mut self, mut round: Round) -> Result<Option<Digest>, RecordError> {
         let mut pause = Pause::default();
         round.is_near(&mut self.machine, &mut pause)?;
-        self.finish(round, pause)
+        let (mut checkpoint, mut captured) = self.finish(round, pause)?;
+        let begun = Instant::now();
+        checkpoint.run();
+        if let Some(captured) = &mut captured {
+            captured.pause.hash = begun.elapsed();
+        }
+        self.capture(captured);
+        self.note(checkpoint)
+    }
+
+    /// Writes down the digest of a checkpoint, now that it is known. Gives it, if there is a log for it.
+    fn note(&mut self, checkpoint: Undigested) -> Result<Option<Digest>, RecordError> {
+        let (of, digest, account) = checkpoint.finish();
+        (self.account, self.reading) = (Some(account), false);
+        self.write(Record::Digest { of, digest })?;
+        Ok(self.live.journal().is_open().then_some(digest))
     }
 
     /// The run ends here. Everything that was asked for before is done here, too.
     fn stop(&mut self) -> Result<(), RecordError> {
-        if self.reading || self.wanted.is_empty() {
+        let prepared = self.prepared()?;
+        if let Some(round) = prepared {
+            self.finish_here(round)?;
+        } else if self.wanted.is_empty() {
             self.checkpoint_here()?;
         }
         while self.live.journal().is_open() && !self.wanted.is_empty() {
@@ -220,7 +255,9 @@ impl<C: Cpu> Recorder<C> {
             round.run();
             self.finish_here(round)?;
         }
-        self.write(self.machine.position(), Record::Stop)
+        self.write(Record::Stop)?;
+        self.live.flush();
+        Ok(())
     }
 
     /// The guest has ended by itself: its last state is a checkpoint.
@@ -230,39 +267,52 @@ impl<C: Cpu> Recorder<C> {
         Ok(())
     }
 
-    /// Makes a checkpoint at this position: the one that is being prepared, or a new one. The state's digest, if there is a
-    /// log for it.
-    fn checkpoint_here(&mut self) -> Result<Option<Digest>, RecordError> {
-        if std::mem::take(&mut self.reading) {
-            let round = self.reader.wait();
-            return self.finish_here(round);
-        }
-        if !self.live.journal().is_open() {
+    /// The checkpoint that is being prepared, if one is. Waits for the reader, and for the digest of the last one.
+    fn prepared(&mut self) -> Result<Option<Round>, RecordError> {
+        if !self.reading {
             return Ok(None);
         }
-        let running = match &mut self.digest {
-            Some(running) => running,
-            none => none.insert(RunningDigest::new(&mut self.machine)?),
-        };
-        let digest = running.take(&mut self.machine)?;
-        self.write_checkpoint(digest)
-    }
-
-    fn write_checkpoint(&mut self, digest: Digest) -> Result<Option<Digest>, RecordError> {
-        let at = self.machine.position();
-        self.live.checkpoint_done(at);
-        let is_open = self.live.journal().is_open();
-        if is_open {
-            self.live.journal().arrived(at, self.machine.trail().0);
-            self.write(at, Record::Checkpoint(digest))?;
+        match self.reader.wait() {
+            Reading::Round(round) => {
+                self.reading = false;
+                Ok(Some(round))
+            }
+            Reading::Digest(checkpoint) => self.note(checkpoint).map(|_| None),
         }
-        Ok(is_open.then_some(digest))
     }
 
-    fn write(&mut self, at: Position, record: Record<'_>) -> Result<(), RecordError> {
-        let written = self.live.journal().push(at, record);
-        // A checkpoint ends its segment, and nothing follows a stop.
+    /// Makes a checkpoint at this position, the one that is being prepared or a new one, and hands over the log up to its digest.
+    /// That is given, if there is a log for it.
+    fn checkpoint_here(&mut self) -> Result<Option<Digest>, RecordError> {
+        let digest = match self.prepared()? {
+            Some(round) => self.finish_here(round)?,
+            None if self.live.journal().is_open() => Some(self.checkpoint_at_once()?),
+            None => None,
+        };
         self.live.flush();
-        written.map_err(|error| RunError::World(error.into()))
+        Ok(digest)
+    }
+
+    fn checkpoint_at_once(&mut self) -> Result<Digest, RecordError> {
+        let account = match &mut self.account {
+            Some(account) => account,
+            none => none.insert(Account::new(&mut self.machine)?),
+        };
+        let digest = account.take(&mut self.machine)?;
+        let of = self.machine.position();
+        self.live.checkpoint_done(of);
+        self.write(Record::Checkpoint)?;
+        // It ends its segment.
+        self.live.flush();
+        self.write(Record::Digest { of, digest })?;
+        Ok(digest)
+    }
+
+    /// Writes down what is at this position.
+    fn write(&mut self, record: Record<'_>) -> Result<(), RecordError> {
+        let (at, trail) = (self.machine.position(), self.machine.trail().0);
+        let journal = self.live.journal();
+        journal.arrived(at, trail);
+        journal.push(at, record).map_err(|error| RunError::World(error.into()))
     }
 }

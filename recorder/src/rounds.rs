@@ -1,22 +1,25 @@
 //! What leads to a checkpoint: rounds in which pages are read while the guest runs, so that few are left for the boundary at
-//! which it stands still.
+//! which it stands still. These are copied there, and hashed when it runs on.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use echovisor_event::Digest;
+use echovisor_event::{Digest, Position};
 use echovisor_machine::{
     Consumer, Machine, Memory, PageSet,
     cpu::{Cpu, CpuError},
 };
 use echovisor_snapshot::{Capture, Precopy, RunningDigest};
 
-/// So few changed pages are read while the guest stands still: another round would cost it as much.
+/// So few changed pages are copied while the guest stands still: another round would cost it as much.
 const FEW: usize = 64;
 
-/// Rounds after which the rest is read however much it is.
+/// Rounds after which the rest is copied however much it is.
 const ROUNDS_MAX: u32 = 5;
 
-/// Pages for which a capture has memory at hand when the guest stands still.
+/// Pages for which there is memory at hand when the guest stands still.
 const RESERVE: usize = 512;
 
 /// Who a capture is for.
@@ -34,7 +37,7 @@ pub struct Captured {
     /// Who it is for.
     pub purpose: Purpose,
     /// The state.
-    pub capture: Capture,
+    pub capture: Arc<Capture>,
     /// How long the guest stood still for it.
     pub pause: Pause,
 }
@@ -46,13 +49,13 @@ pub struct Pause {
     pub complete: Duration,
     /// Reading which pages have changed.
     pub harvest: Duration,
-    /// Copying those that a capture lacked.
+    /// Copying those that had changed since the last round.
     pub copy: Duration,
-    /// Hashing those that the digest lacked, and what depends on them.
+    /// Hashing them, where it could not wait until the guest runs on.
     pub hash: Duration,
     /// Reading processor and devices.
     pub state: Duration,
-    /// Pages that had changed since the last round.
+    /// How many these were.
     pub pages: usize,
     /// Rounds before.
     pub rounds: u32,
@@ -66,30 +69,76 @@ impl Pause {
     }
 }
 
+/// What the reader's thread does while the guest runs.
+pub(crate) enum Reading {
+    /// A round that leads to a checkpoint.
+    Round(Round),
+    /// The digest of the last checkpoint.
+    Digest(Undigested),
+}
+
+impl Reading {
+    pub(crate) fn run(&mut self) {
+        match self {
+            Reading::Round(round) => round.run(),
+            Reading::Digest(checkpoint) => checkpoint.run(),
+        }
+    }
+}
+
+/// What is kept from one checkpoint to the next.
+pub(crate) struct Account {
+    running: RunningDigest,
+    /// Memory for copies.
+    spare: Option<Precopy>,
+}
+
+impl Account {
+    pub(crate) fn new<C: Cpu>(machine: &mut Machine<C>) -> Result<Account, CpuError> {
+        Ok(Account { running: RunningDigest::new(machine)?, spare: None })
+    }
+
+    /// The digest of the machine's state, all at once.
+    pub(crate) fn take<C: Cpu>(&mut self, machine: &mut Machine<C>) -> Result<Digest, CpuError> {
+        self.running.take(machine)
+    }
+}
+
 /// A checkpoint that is being prepared.
 pub(crate) struct Round {
     memory: Memory,
-    digest: RunningDigest,
+    account: Account,
     /// Pages that the digest lacks.
     stale: PageSet,
-    copying: Option<Copying>,
+    /// What is captured; without a capture, what the digest lacks at last.
+    precopy: Precopy,
+    capturing: Option<Capturing>,
     /// How many rounds there have been.
     number: u32,
 }
 
 /// A capture that is being prepared.
-struct Copying {
+struct Capturing {
     purpose: Purpose,
     consumer: Consumer,
-    precopy: Precopy,
-    /// Pages that it lacks.
+    /// Pages that it lacks. Behind the first round they are those that the digest lacks.
     pages: PageSet,
+}
+
+/// A checkpoint that was made, and whose digest is not known yet.
+pub(crate) struct Undigested {
+    memory: Memory,
+    account: Account,
+    /// Pages that the digest lacks.
+    stale: PageSet,
+    /// The state there, with these pages.
+    capture: Arc<Capture>,
+    digest: Digest,
 }
 
 /// What is left of a round.
 pub(crate) struct Finished {
-    pub(crate) digest: RunningDigest,
-    pub(crate) state_digest: Digest,
+    pub(crate) checkpoint: Undigested,
     pub(crate) captured: Option<Captured>,
     /// Who will ask for the next snapshot's pages.
     pub(crate) keeper: Option<Consumer>,
@@ -100,11 +149,11 @@ impl Round {
     /// for a join, it holds everything.
     pub(crate) fn begin<C: Cpu>(
         machine: &mut Machine<C>,
-        digest: Option<RunningDigest>,
+        account: Option<Account>,
         purpose: Option<Purpose>,
         keeper: &mut Option<Consumer>,
     ) -> Result<Round, CpuError> {
-        let mut digest = digest.map_or_else(|| RunningDigest::new(machine), Ok)?;
+        let mut account = account.map_or_else(|| Account::new(machine), Ok)?;
         let consumer = purpose.map(|purpose| {
             let keeper = keeper.take_if(|_| purpose == Purpose::Snapshot);
             let complete = keeper.is_none();
@@ -113,25 +162,28 @@ impl Round {
         let consumer = consumer.transpose()?;
         machine.harvest()?;
         let memory = machine.memory().clone();
-        let copying = consumer.map(|(purpose, consumer, complete)| {
-            let pages = machine.harvested(&consumer);
-            Copying { purpose, consumer, precopy: Precopy::new(&memory, complete), pages }
-        });
-        let stale = digest.begin(machine);
-        Ok(Round { memory, digest, stale, copying, number: 0 })
+        let stale = account.running.begin(machine);
+        let (precopy, capturing) = match consumer {
+            Some((purpose, consumer, complete)) => {
+                let pages = machine.harvested(&consumer);
+                (Precopy::new(&memory, complete), Some(Capturing { purpose, consumer, pages }))
+            }
+            None => (account.spare.take().unwrap_or_else(|| Precopy::new(&memory, false)), None),
+        };
+        Ok(Round { memory, account, stale, precopy, capturing, number: 0 })
     }
 
     /// Reads the pages that are lacking.
     pub(crate) fn run(&mut self) {
         self.number += 1;
-        if let Some(Copying { precopy, pages, .. }) = &mut self.copying {
-            precopy.copy(pages);
-            precopy.reserve(RESERVE);
+        if let Some(Capturing { pages, .. }) = &self.capturing {
+            self.precopy.copy(pages);
         }
-        self.digest.rehash(&self.memory, &self.stale);
+        self.precopy.reserve(RESERVE);
+        self.account.running.rehash(&self.memory, &self.stale);
     }
 
-    /// Looks what has changed while the pages were read. Whether so few that the rest is better read at once, or that
+    /// Looks what has changed while the pages were read. Whether so few that the rest is better copied at once, or that
     /// another round would not help.
     pub(crate) fn is_near<C: Cpu>(
         &mut self,
@@ -141,8 +193,8 @@ impl Round {
         let begun = Instant::now();
         let before = self.stale.len();
         machine.harvest()?;
-        self.stale = self.digest.changed(machine);
-        if let Some(Copying { consumer, pages, .. }) = &mut self.copying {
+        self.stale = self.account.running.changed(machine);
+        if let Some(Capturing { consumer, pages, .. }) = &mut self.capturing {
             *pages = machine.harvested(consumer);
         }
         pause.pages = self.stale.len();
@@ -151,33 +203,47 @@ impl Round {
         Ok(pause.pages <= FEW || pause.pages > before / 2 || self.number >= ROUNDS_MAX)
     }
 
-    /// Reads what is still lacking, of a machine that stands still since [`Round::is_near`].
+    /// Copies what is still lacking, of a machine that stands still since [`Round::is_near`].
     pub(crate) fn finish<C: Cpu>(
         self,
         machine: &mut Machine<C>,
         mut pause: Pause,
     ) -> Result<Finished, CpuError> {
-        let Round { memory, mut digest, stale, mut copying, .. } = self;
+        let Round { memory, account, stale, mut precopy, capturing, .. } = self;
         let begun = Instant::now();
         let state = machine.save()?;
         let saved = Instant::now();
-        if let Some(Copying { precopy, pages, .. }) = &mut copying {
-            precopy.copy(pages);
-        }
-        let copied = Instant::now();
-        digest.rehash(&memory, &stale);
-        let state_digest = digest.finish(&state);
+        precopy.copy(capturing.as_ref().map_or(&stale, |capturing| &capturing.pages));
         pause.state = saved - begun;
-        pause.copy = copied - saved;
-        pause.hash = copied.elapsed();
+        pause.copy = saved.elapsed();
+        let capture = Arc::new(precopy.finish(state));
         let (mut captured, mut keeper) = (None, None);
-        if let Some(Copying { purpose, consumer, precopy, .. }) = copying {
+        if let Some(Capturing { purpose, consumer, .. }) = capturing {
             match purpose {
                 Purpose::Join => machine.untrack_pages(consumer),
                 Purpose::Snapshot => keeper = Some(consumer),
             }
-            captured = Some(Captured { purpose, capture: precopy.finish(state, state_digest), pause });
+            captured = Some(Captured { purpose, capture: capture.clone(), pause });
         }
-        Ok(Finished { digest, state_digest, captured, keeper })
+        let checkpoint = Undigested { memory, account, stale, capture, digest: Digest::default() };
+        Ok(Finished { checkpoint, captured, keeper })
+    }
+}
+
+impl Undigested {
+    /// Hashes what is still lacking.
+    pub(crate) fn run(&mut self) {
+        let Undigested { account: Account { running, .. }, capture, .. } = self;
+        running.rehash_held(capture, &self.stale);
+        self.digest = running.finish(capture.state());
+    }
+
+    /// The checkpoint with its digest, behind [`Undigested::run`]; and what is kept for the next one.
+    pub(crate) fn finish(self) -> (Position, Digest, Account) {
+        let Undigested { memory, mut account, capture, digest, .. } = self;
+        let position = capture.position();
+        let unused = Arc::into_inner(capture).filter(|_| account.spare.is_none());
+        account.spare = account.spare.or(unused.and_then(|capture| Precopy::in_place_of(capture, &memory)));
+        (position, digest, account)
     }
 }

@@ -1,6 +1,7 @@
 //! The guest's thread makes captures while its guest lives.
 
 use std::{
+    collections::BTreeMap,
     io::Write,
     os::unix::net::{UnixListener, UnixStream},
     sync::{Arc, atomic::Ordering},
@@ -34,6 +35,17 @@ struct Guest {
     network: UnixStream,
     answers: flume::Receiver<()>,
     thread: JoinHandle<Result<Ended, RecordError>>,
+    seen: Seen,
+}
+
+/// What the log has said so far.
+#[derive(Default)]
+struct Seen {
+    /// The last checkpoint.
+    checkpoint: Option<Position>,
+    digests: BTreeMap<Position, Digest>,
+    watermark: Position,
+    stopped: bool,
 }
 
 struct Answers(flume::Sender<()>);
@@ -64,7 +76,7 @@ impl Guest {
         let (requests, asked) = flume::unbounded();
         let reader = Reader::start(signals.clone()).unwrap();
         let thread = thread::spawn(move || Recorder::new(machine, live, asked, reader).run());
-        Guest { log, signals, requests, network, answers, thread }
+        Guest { log, signals, requests, network, answers, thread, seen: Seen::default() }
     }
 
     fn ask(&self, requests: &[Request]) {
@@ -80,15 +92,50 @@ impl Guest {
         self.answers.recv_timeout(Duration::from_secs(60)).unwrap();
     }
 
-    /// The next capture, with the checkpoint before it.
-    fn capture(&self) -> (Captured, (Position, Digest)) {
-        let mut checkpoint = None;
-        loop {
-            match self.log.entries().recv_timeout(Duration::from_secs(60)).expect("a capture") {
-                Entry::Batch(batch, _) => checkpoint = checkpoint_of(&batch).or(checkpoint),
-                Entry::Capture(captured) => return (*captured, checkpoint.expect("a checkpoint before it")),
-                Entry::Paused(..) => panic!("nobody asked for that"),
+    /// Reads an entry of the log; `None` behind the last one.
+    fn read(&mut self) -> Option<Option<Captured>> {
+        let entry = match self.log.entries().recv_timeout(Duration::from_secs(60)) {
+            Ok(entry) => entry,
+            Err(flume::RecvTimeoutError::Disconnected) => return None,
+            Err(flume::RecvTimeoutError::Timeout) => panic!("the log goes on or ends"),
+        };
+        match entry {
+            Entry::Batch(batch, mark) => {
+                for record in batch.records() {
+                    match record.what {
+                        Record::Checkpoint => self.seen.checkpoint = Some(record.at),
+                        Record::Digest { of, digest } => drop(self.seen.digests.insert(of, digest)),
+                        Record::Stop => self.seen.stopped = true,
+                        Record::Event(_) => {}
+                    }
+                }
+                self.seen.watermark = mark.watermark;
+                Some(None)
             }
+            Entry::Capture(captured) => {
+                let at = captured.capture.position();
+                assert_eq!((self.seen.checkpoint, self.seen.watermark), (Some(at), at), "right behind it");
+                Some(Some(*captured))
+            }
+            Entry::Paused(..) => panic!("nobody asked for that"),
+        }
+    }
+
+    /// The next capture, and the digest at its checkpoint, which comes later.
+    fn capture(&mut self) -> (Captured, Digest) {
+        let captured = loop {
+            if let Some(captured) = self.read().expect("a capture") {
+                break captured;
+            }
+        };
+        loop {
+            if let Some(digest) = self.seen.digests.get(&captured.capture.position()) {
+                return (captured, *digest);
+            }
+            assert!(
+                self.read().expect("its digest").is_none(),
+                "no capture before the digest of the last one"
+            );
         }
     }
 
@@ -96,13 +143,6 @@ impl Guest {
         self.ask(&[Request::Stop]);
         assert!(matches!(self.thread.join().unwrap(), Ok(Ended::Stopped)));
     }
-}
-
-fn checkpoint_of(batch: &echovisor_log::Batch) -> Option<(Position, Digest)> {
-    batch.records().find_map(|record| match record.what {
-        Record::Checkpoint(digest) => Some((record.at, digest)),
-        _ => None,
-    })
 }
 
 /// Copies what a capture holds.
@@ -122,17 +162,16 @@ fn a_capture_is_the_state_at_its_checkpoint() {
         guest.work();
         guest.ask(&[Request::Capture(Purpose::Snapshot), Request::Capture(Purpose::Join)]);
 
-        let (snapshot, checkpoint) = guest.capture();
+        let (snapshot, digest) = guest.capture();
         let capture = &snapshot.capture;
         assert_eq!((snapshot.purpose, capture.is_complete()), (Purpose::Snapshot, round == 0));
-        assert_eq!((capture.position(), capture.digest()), checkpoint);
         apply(&snapshot, &memory);
-        assert_eq!(state_digest(&memory, capture.state()), capture.digest(), "made from the one before");
+        assert_eq!(state_digest(&memory, capture.state()), digest, "made from the one before");
 
-        let (join, checkpoint) = guest.capture();
+        let (join, digest) = guest.capture();
         let capture = &join.capture;
         assert_eq!((join.purpose, capture.is_complete()), (Purpose::Join, true));
-        assert_eq!((capture.position(), capture.digest()), checkpoint);
+        assert_eq!(capture.page_digests().state_digest(capture.state()), digest);
         Image::of(capture).fill(&Memory::new(MEMORY_MIN).unwrap()).expect("the whole state");
     }
     guest.stop();
@@ -144,32 +183,27 @@ fn what_was_asked_for_before_the_stop_is_made_at_it() {
     guest.work();
     let snapshot = Request::Capture(Purpose::Snapshot);
     guest.ask(&[snapshot, Request::Capture(Purpose::Join), Request::Stop]);
-    let (captured, checkpoint) = guest.capture();
-    assert_eq!((captured.capture.position(), captured.capture.digest()), checkpoint);
+    let (captured, digest) = guest.capture();
+    assert_eq!(captured.capture.page_digests().state_digest(captured.capture.state()), digest);
     assert_eq!(guest.capture().0.purpose, Purpose::Join);
-    let last = guest.log.entries().iter().last();
-    let Some(Entry::Batch(batch, mark)) = last else { panic!("the log ends with a batch") };
-    assert!(matches!(batch.records().last().map(|record| record.what), Some(Record::Stop)));
-    assert_eq!(mark.watermark, captured.capture.position());
+    while guest.read().is_some() {}
+    assert!(guest.seen.stopped, "the log ends with a stop");
+    assert_eq!(guest.seen.watermark, captured.capture.position());
     assert!(matches!(guest.thread.join().unwrap(), Ok(Ended::Stopped)));
 }
 
+/// Also those at which nothing is captured, whose copies serve the next ones.
 #[test]
 fn checkpoints_come_with_the_time_in_which_the_guest_runs() {
     let mut guest = Guest::start(Some(Cadence::Busy(Duration::from_nanos(1))));
-    let mut last = Position::BOOT;
-    for _ in 0..3 {
+    for count in 1..=8 {
         guest.work();
-        last = guest
-            .log
-            .entries()
-            .iter()
-            .find_map(|entry| match entry {
-                Entry::Batch(batch, _) => checkpoint_of(&batch).filter(|(at, _)| *at > last),
-                Entry::Capture(_) | Entry::Paused(..) => panic!("nobody asked for that"),
-            })
-            .expect("a checkpoint")
-            .0;
+        while guest.seen.digests.len() < count {
+            assert!(guest.read().expect("a checkpoint").is_none(), "nobody asked for a capture");
+        }
     }
+    guest.ask(&[Request::Capture(Purpose::Join)]);
+    let (captured, digest) = guest.capture();
+    assert_eq!(captured.capture.page_digests().state_digest(captured.capture.state()), digest);
     guest.stop();
 }

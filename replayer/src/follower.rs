@@ -124,6 +124,8 @@ pub struct Follower<C, H, W> {
     machine: Machine<C>,
     replay: Replay<H, W>,
     digest: StateDigest,
+    /// The last checkpoint, as long as the log has not said what its digest is.
+    pending: Option<(Position, Digest)>,
     /// Faults to be made, for tests.
     spoils: Option<(flume::Receiver<Spoil>, DevicesConfig)>,
 }
@@ -141,7 +143,7 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
     /// relies on nobody's account of what has changed.
     pub fn new(machine: Machine<C>, mut replay: Replay<H, W>) -> Self {
         replay.begin(machine.clock());
-        Follower { machine, replay, digest: StateDigest::Whole, spoils: None }
+        Follower { machine, replay, digest: StateDigest::Whole, pending: None, spoils: None }
     }
 
     /// Reads at a checkpoint only the pages that have changed since the last one, because a primary waits for this machine.
@@ -171,7 +173,8 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
                 Stop::PoweredOff(code) => return self.end().map(|()| Reached::PoweredOff(code)),
                 Stop::Crashed(crash) => return self.end().map(|()| Reached::Crashed(crash)),
                 Stop::Paused => match self.replay.due() {
-                    Some(Due::Checkpoint(expected)) => self.compare(expected)?,
+                    Some(Due::Checkpoint) => self.checkpoint()?,
+                    Some(Due::Digest(at, expected)) => self.compare(at, expected)?,
                     Some(Due::Stop) => return Ok(Reached::Stopped),
                     Some(Due::Reached) => return Ok(Reached::Position),
                     Some(Due::LogEnds) | None => return Ok(Reached::LogEnds),
@@ -190,12 +193,21 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
     fn end(&mut self) -> Result<(), FollowError<H::Error>> {
         self.machine.settle()?;
         let (at, trail) = (self.machine.position(), self.machine.trail().0);
-        let last = self.replay.end(at, trail).map_err(RunError::World)?;
-        last.map_or(Ok(()), |expected| self.compare(expected))
+        while let Some(due) = self.replay.end(at, trail).map_err(RunError::World)? {
+            match due {
+                Due::Digest(of, expected) => self.compare(of, expected)?,
+                _ => self.checkpoint()?,
+            }
+            // The last one is the last record.
+            if matches!(due, Due::Digest(of, _) if of == at) {
+                break;
+            }
+        }
+        Ok(())
     }
 
-    fn compare(&mut self, expected: Digest) -> Result<(), FollowError<H::Error>> {
-        let at = self.machine.position();
+    /// Computes the digest of the state here.
+    fn checkpoint(&mut self) -> Result<(), FollowError<H::Error>> {
         let found = match &mut self.digest {
             StateDigest::Whole => state_digest(self.machine.memory(), &self.machine.save()?),
             StateDigest::Changed(Some(running)) => running.take(&mut self.machine)?,
@@ -203,15 +215,22 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
                 none.insert(RunningDigest::new(&mut self.machine)?).take(&mut self.machine)?
             }
         };
-        if found != expected {
-            return Err(FollowError::Digest { at, expected, found });
-        }
-        self.replay.progress().checkpoint(at, found);
+        self.pending = Some((self.machine.position(), found));
         if let Some((spoils, config)) = &self.spoils {
             for spoil in spoils.try_iter() {
                 spoil.apply(&mut self.machine, config)?;
             }
         }
+        Ok(())
+    }
+
+    /// Compares the digest at a checkpoint. One from before this began to follow the log is not known here.
+    fn compare(&mut self, at: Position, expected: Digest) -> Result<(), FollowError<H::Error>> {
+        let Some((_, found)) = self.pending.take_if(|(pending, _)| *pending == at) else { return Ok(()) };
+        if found != expected {
+            return Err(FollowError::Digest { at, expected, found });
+        }
+        self.replay.progress().checkpoint(at, found);
         Ok(())
     }
 
@@ -230,7 +249,7 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
 
     /// The machine, what saw its effects, and the last time in the log with the moment when it came in.
     pub fn into_parts(self) -> (Machine<C>, W, (Nanos, Instant)) {
-        let Follower { mut machine, replay, digest, spoils: _ } = self;
+        let Follower { mut machine, replay, digest, pending: _, spoils: _ } = self;
         if let StateDigest::Changed(Some(running)) = digest {
             running.end(&mut machine);
         }

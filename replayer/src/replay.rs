@@ -54,8 +54,11 @@ pub enum ReplayError<E> {
 /// What the machine was paused for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// The state's digest is to be compared with this one.
-    Checkpoint(Digest),
+    /// The state's digest is to be computed.
+    Checkpoint,
+    /// The digest at this checkpoint is to be compared with this one. Where the log begins behind the checkpoint, there is
+    /// nothing to compare.
+    Digest(Position, Digest),
     /// The operator stopped the guest here.
     Stop,
     /// The position that [`Replay::pause_at`] named is reached.
@@ -124,18 +127,18 @@ impl<H: History, W: Witness> Replay<H, W> {
     /// What the machine was paused for; asking settles it.
     pub fn due(&mut self) -> Option<Due> {
         let due = self.due.take();
-        if let Some(Due::Checkpoint(_) | Due::Stop) = due {
+        if let Some(Due::Checkpoint | Due::Digest(..) | Due::Stop) = due {
             self.skip();
         }
         due
     }
 
-    /// The guest has ended by itself at position `at`, with this trail: so must the log. Gives the digest of its last
-    /// checkpoint if that is to be compared. Waits for it where it may still come; a log that was cut off has none.
+    /// The guest has ended by itself at position `at`, with this trail: so must the log. Gives what is still due there if it is
+    /// to be compared: its last checkpoint, and digests. Waits for it where it may still come; a log that was cut off has none.
     ///
     /// # Errors
     /// If the recorded guest went on or did something else, or if the log goes on but cannot be read.
-    pub fn end(&mut self, at: Position, trail: u64) -> Result<Option<Digest>, ReplayError<H::Error>> {
+    pub fn end(&mut self, at: Position, trail: u64) -> Result<Option<Due>, ReplayError<H::Error>> {
         loop {
             if let Some(mark) = self.current.as_ref().map(|current| current.mark) {
                 self.compare_trail(at, trail, &mark)?;
@@ -145,7 +148,15 @@ impl<H: History, W: Witness> Replay<H, W> {
             }
             match self.peek() {
                 Some((missed, _)) if missed < at => return Err(ReplayError::Missed { missed, at }),
-                Some((_, Record::Checkpoint(digest))) => return Ok(self.compares.then_some(digest)),
+                Some((_, Record::Checkpoint | Record::Digest { .. })) if !self.compares => return Ok(None),
+                Some((_, Record::Checkpoint)) => {
+                    self.skip();
+                    return Ok(Some(Due::Checkpoint));
+                }
+                Some((_, Record::Digest { of, digest })) => {
+                    self.skip();
+                    return Ok(Some(Due::Digest(of, digest)));
+                }
                 Some(_) => return Err(ReplayError::Ended { at }),
                 None => {
                     if !self.fetch()? {
@@ -222,8 +233,9 @@ impl<H: History, W: Witness> Replay<H, W> {
                 }
                 Ok(Step::Deliver)
             }
-            Record::Checkpoint(_) if !self.compares => Ok(Step::Skip),
-            Record::Checkpoint(digest) => pause(self, Due::Checkpoint(digest)),
+            Record::Checkpoint | Record::Digest { .. } if !self.compares => Ok(Step::Skip),
+            Record::Checkpoint => pause(self, Due::Checkpoint),
+            Record::Digest { of, digest } => pause(self, Due::Digest(of, digest)),
             Record::Stop if self.passes_stops => Ok(Step::Stop),
             Record::Stop => pause(self, Due::Stop),
         }

@@ -1,20 +1,15 @@
 //! The state of a machine that runs on, at one position.
 
-use echovisor_event::{Digest, Position, limits::PAGE_SIZE};
+use echovisor_event::{Position, limits::PAGE_SIZE};
 use echovisor_machine::{MachineState, Memory, PageSet};
 
-use crate::{
-    contents::Contents,
-    digest::{PageDigests, state_digest},
-    store::PageSource,
-};
+use crate::{contents::Contents, digest::PageDigests, store::PageSource};
 
 /// A machine's state at a boundary, with the contents of pages: of all of them, or of those that have changed since the
 /// capture before. The machine runs on; this stays as it is.
 #[derive(Debug)]
 pub struct Capture {
     state: MachineState,
-    digest: Digest,
     contents: Contents,
     size: u64,
     complete: bool,
@@ -27,8 +22,7 @@ impl Capture {
     pub fn whole(memory: &Memory, state: MachineState) -> Capture {
         let mut precopy = Precopy::new(memory, true);
         precopy.copy(&PageSet::all(memory.pages()));
-        let digest = state_digest(memory, &state);
-        precopy.finish(state, digest)
+        precopy.finish(state)
     }
 
     /// Where it was taken.
@@ -41,12 +35,6 @@ impl Capture {
     #[must_use]
     pub fn state(&self) -> &MachineState {
         &self.state
-    }
-
-    /// The digest of the whole state, RAM included.
-    #[must_use]
-    pub fn digest(&self) -> Digest {
-        self.digest
     }
 
     /// Size of the guest's RAM, bytes.
@@ -86,7 +74,12 @@ impl Capture {
 
     /// Makes the digests of the pages at the capture before those of the pages at this one.
     pub fn update(&self, digests: &mut PageDigests) {
-        digests.update_with(self.pages(), |index, page| self.read_page(index, page));
+        self.update_some(digests, self.pages());
+    }
+
+    /// The same, of these pages alone.
+    pub(crate) fn update_some(&self, digests: &mut PageDigests, pages: &PageSet) {
+        digests.update_with(pages, |index, page| self.read_page(index, page));
     }
 }
 
@@ -113,6 +106,15 @@ impl Precopy {
         Precopy { memory: memory.clone(), contents: Contents::new(memory.pages(), !complete), complete }
     }
 
+    /// Nothing has been copied yet of this memory, in place of a capture of it that is of no use any more: what this needs was
+    /// got from the host for that one. `None` if that was complete, and so may have taken much.
+    #[must_use]
+    pub fn in_place_of(capture: Capture, memory: &Memory) -> Option<Precopy> {
+        let Capture { mut contents, complete, .. } = capture;
+        contents.clear();
+        (!complete).then(|| Precopy { memory: memory.clone(), contents, complete })
+    }
+
     /// Copies pages as they are now. If the guest runs meanwhile, ask [which have changed](echovisor_machine::Machine::harvest)
     /// before this: what is written from then on is asked for the next time, and copied again.
     pub fn copy(&mut self, pages: &PageSet) {
@@ -124,11 +126,11 @@ impl Precopy {
         self.contents.reserve(pages);
     }
 
-    /// The capture of the machine in this state with this digest. It has stood still since the pages were copied that were
+    /// The capture of the machine in this state. It has stood still since the pages were copied that were
     /// the last to change.
     #[must_use]
-    pub fn finish(self, state: MachineState, digest: Digest) -> Capture {
+    pub fn finish(self, state: MachineState) -> Capture {
         let Precopy { memory, contents, complete } = self;
-        Capture { state, digest, contents, size: memory.size(), complete }
+        Capture { state, contents, size: memory.size(), complete }
     }
 }

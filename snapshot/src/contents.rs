@@ -10,6 +10,9 @@ type Page = [u8; PAGE_SIZE];
 /// Pages that are taken from the host at a time.
 const CHUNK: usize = 256;
 
+/// Chunks that stay when what they hold is of no use any more.
+const KEPT: usize = 8;
+
 /// Where a page is that is not held.
 const NOWHERE: u32 = 0;
 /// Where a page is that is held and zero.
@@ -84,6 +87,17 @@ impl Contents {
             // Not zeros, for which the host would only promise memory.
             self.chunks.push(vec![[u8::MAX; PAGE_SIZE]; CHUNK]);
         }
+    }
+
+    /// Forgets all pages, and keeps some of the memory.
+    pub(crate) fn clear(&mut self) {
+        for page in self.held.iter() {
+            self.places[page] = NOWHERE;
+        }
+        self.held = PageSet::none(self.places.len());
+        self.chunks.truncate(KEPT);
+        self.free.clear();
+        self.used = 0;
     }
 
     /// The pages that are held.

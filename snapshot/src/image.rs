@@ -131,7 +131,8 @@ impl Image {
             numbers.push(index as u32);
             pages.extend_from_slice(&page);
         }
-        let (state, digest) = (capture.state().clone(), capture.digest());
+        let state = capture.state().clone();
+        let digest = capture.page_digests().state_digest(&state);
         Image { state, memory_size: capture.memory_size(), digest, numbers, pages }
     }
 

@@ -6,7 +6,10 @@ use echovisor_machine::{
     cpu::{Cpu, CpuError},
 };
 
-use crate::digest::{PageDigests, combine};
+use crate::{
+    capture::Capture,
+    digest::{PageDigests, combine},
+};
 
 /// How many digests it takes until every page has been read again, changed or not.
 const SCRUB: usize = 64;
@@ -18,7 +21,7 @@ const SCRUB: usize = 64;
 ///
 /// Either [`RunningDigest::take`] does all of that at once; or [`RunningDigest::begin`], and as often as one likes
 /// [`RunningDigest::rehash`] and [`RunningDigest::changed`], do most of it while the guest runs, and [`RunningDigest::finish`]
-/// the rest while it stands.
+/// the rest while it stands; or the rest is copied then, and read by [`RunningDigest::rehash_held`] while the guest runs on.
 #[derive(Debug)]
 pub struct RunningDigest {
     pages: PageDigests,
@@ -72,6 +75,11 @@ impl RunningDigest {
             self.pages = PageDigests::of_zeros(memory.pages());
         }
         self.pages.update(memory, pages);
+    }
+
+    /// Reads pages that a capture holds, as they were there. They are those that had changed last.
+    pub fn rehash_held(&mut self, capture: &Capture, pages: &PageSet) {
+        capture.update_some(&mut self.pages, pages);
     }
 
     /// The digest of the machine in this state, which has stood still since the pages were read that were the last to change.

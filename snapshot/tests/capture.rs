@@ -5,7 +5,7 @@ mod writer;
 
 use echovisor_event::limits::PAGE_SIZE;
 use echovisor_machine::{Consumer, Machine, Memory};
-use echovisor_snapshot::{Capture, Image, PageDigests, Precopy, state_digest};
+use echovisor_snapshot::{Capture, Image, PageDigests, Precopy};
 use proptest::prelude::*;
 use state::{memory, scripted};
 use writer::{Change, Writer, Written, change, changes};
@@ -40,9 +40,7 @@ fn capture(
     }
     let changed = machine.changed_pages(consumer).unwrap();
     precopy.copy(&changed);
-    let state = machine.save().unwrap();
-    let digest = state_digest(machine.memory(), &state);
-    precopy.finish(state, digest)
+    precopy.finish(machine.save().unwrap())
 }
 
 proptest! {

@@ -2,6 +2,8 @@
 
 mod state;
 
+use std::sync::Arc;
+
 use echovisor_event::limits::{ASK_MAX, MEMORY_MIN, PAGE_SIZE};
 use echovisor_machine::{
     MachineState, Memory,
@@ -26,7 +28,7 @@ fn writes() -> impl Strategy<Value = Vec<(u64, u8)>> {
 }
 
 fn source(memory: &Memory) -> Source {
-    Source::new(Capture::whole(memory, scripted()))
+    Source::new(Arc::new(Capture::whole(memory, scripted())))
 }
 
 fn walk(memory: &Memory, source: &Source) -> Walk {

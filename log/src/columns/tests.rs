@@ -20,7 +20,8 @@ fn columns() -> Columns {
         Record::Event(Event::Frame(b"frame")),
         Record::Event(Event::Console(b"console")),
         Record::Event(Event::Entropy(b"entropy")),
-        Record::Checkpoint(Digest([3; 32])),
+        Record::Checkpoint,
+        Record::Digest { of: Position(15), digest: Digest([3; 32]) },
         Record::Stop,
     ];
     for (at, record) in (10..).zip(records) {
@@ -55,13 +56,13 @@ fn head_column(values: [u64; 6]) -> Vec<u8> {
 fn a_valid_batch_is_read() {
     let (found, batch) = read(&columns()).unwrap();
     assert_eq!(found, head());
-    assert_eq!(batch.len(), 7);
+    assert_eq!(batch.len(), 8);
 }
 
 #[test]
 fn every_contradiction_is_refused_and_named() {
     type Change = fn(&mut Columns);
-    let cases: [(&str, usize, Change); 23] = [
+    let cases: [(&str, usize, Change); 24] = [
         ("head", 0, |columns| columns.head.truncate(13)),
         ("head", 0, |columns| columns.head.push(0)),
         ("head", 0, |columns| columns.head = head_column([1, 5, u64::MAX, 1, 0, 0])),
@@ -70,24 +71,25 @@ fn every_contradiction_is_refused_and_named() {
         ("codes", 3, |columns| columns.codes[3] = 6),
         ("codes", 0, |columns| columns.codes[0] = code::STOP),
         ("codes", BATCH_EVENTS_MAX, |columns| columns.codes = vec![code::STOP; BATCH_EVENTS_MAX + 1]),
-        ("steps", 6, |columns| columns.steps[6] = 16),
-        ("steps", 6, |columns| {
+        ("steps", 7, |columns| columns.steps[7] = 16),
+        ("steps", 7, |columns| {
             columns.steps.pop();
             varint::put(&mut columns.steps, u64::MAX);
         }),
-        ("steps", 6, |columns| columns.steps.truncate(6)),
-        ("steps", 6, |columns| columns.steps.push(0)),
+        ("steps", 7, |columns| columns.steps.truncate(7)),
+        ("steps", 7, |columns| columns.steps.push(0)),
         ("numbers", 1, |columns| columns.numbers = numbers(&[1])),
-        ("numbers", 6, |columns| columns.numbers.push(1)),
+        ("numbers", 6, |columns| columns.numbers = numbers(&[1000, 77, 17])),
+        ("numbers", 7, |columns| columns.numbers.push(1)),
         ("flows", 2, |columns| columns.flows[0] = 1),
         ("flows", 2, |columns| columns.flows.clear()),
-        ("headers", 6, |columns| columns.headers.push(0)),
+        ("headers", 7, |columns| columns.headers.push(0)),
         ("lengths", 4, |columns| columns.lengths = numbers(&[5, 7])),
         ("lengths", 2, |columns| columns.lengths = numbers(&[9217, 7, 7])),
         ("lengths", 3, |columns| columns.lengths = numbers(&[5, 4097, 7])),
         ("lengths", 3, |columns| columns.lengths = numbers(&[5, u64::MAX, 7])),
-        ("payload", 5, |columns| columns.payload.truncate(40)),
-        ("payload", 6, |columns| columns.payload.push(0)),
+        ("payload", 6, |columns| columns.payload.truncate(40)),
+        ("payload", 7, |columns| columns.payload.push(0)),
     ];
     for (index, (column, record, change)) in cases.into_iter().enumerate() {
         let mut columns = columns();

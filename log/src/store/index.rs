@@ -23,7 +23,7 @@ pub struct Segment {
     pub next_sequence: u64,
     /// The hash chain after its last batch.
     pub chain: Digest,
-    /// How many checkpoints it holds.
+    /// How many digests of checkpoints it holds.
     pub checkpoints: u64,
     /// Length of its file, bytes: of an open segment what is known to be durable.
     pub bytes: u64,
@@ -66,7 +66,7 @@ pub struct Checkpoint {
     pub position: Position,
     /// The state's digest.
     pub digest: Digest,
-    /// In which segment it stands.
+    /// In which segment the digest stands.
     pub segment: u64,
 }
 

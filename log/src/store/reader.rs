@@ -172,10 +172,10 @@ impl SegmentReader {
     }
 }
 
-/// The checkpoints of a batch.
+/// The checkpoints whose digests a batch holds.
 pub(crate) fn checkpoints_of(batch: &Batch, segment: u64) -> impl Iterator<Item = Checkpoint> {
     batch.records().filter_map(move |record| match record.what {
-        Record::Checkpoint(digest) => Some(Checkpoint { position: record.at, digest, segment }),
+        Record::Digest { of, digest } => Some(Checkpoint { position: of, digest, segment }),
         _ => None,
     })
 }

@@ -230,11 +230,17 @@ impl Engine {
 
     /// A checkpoint ends its segment, so that a replay can begin behind it.
     fn end_segment(&mut self, now: Duration, batch: &Batch) -> Option<SegmentStart> {
-        let checkpoint = batch.records().find_map(|record| match record.what {
-            LogRecord::Checkpoint(digest) => Some((record.at, digest)),
-            _ => None,
-        });
-        self.status.last_checkpoint = Some(checkpoint?);
+        let mut ends = false;
+        for record in batch.records() {
+            match record.what {
+                LogRecord::Checkpoint => ends = true,
+                LogRecord::Digest { of, digest } => self.status.last_checkpoint = Some((of, digest)),
+                LogRecord::Event(_) | LogRecord::Stop => {}
+            }
+        }
+        if !ends {
+            return None;
+        }
         let start = self.encoder.next_segment(self.status.term);
         if let Some(peer) = self.peer.as_mut().filter(|peer| peer.following)
             && let Err(error) = peer.send_start(start)

@@ -380,7 +380,7 @@ impl Node {
     }
 
     /// The state that a joining secondary is to be given.
-    fn join(&mut self, capture: Capture) -> Result<(), NodeError> {
+    fn join(&mut self, capture: Arc<Capture>) -> Result<(), NodeError> {
         let Some(Promise { start, ticket }) = self.engine.promise(capture.position()) else {
             return Ok(());
         };

@@ -1,5 +1,7 @@
 //! The side that has the content: answers questions about a state that it retains.
 
+use std::sync::Arc;
+
 use echovisor_event::{
     Digest, Position,
     limits::{ASK_MAX, PAGE_SIZE},
@@ -12,7 +14,7 @@ use crate::{capture::Capture, digest::PageDigests};
 
 /// A state at a position, apart from the machine that runs on, for those who lack it.
 pub struct Source {
-    capture: Capture,
+    capture: Arc<Capture>,
     digests: PageDigests,
     compressor: Compressor<'static>,
     pages: Vec<u8>,
@@ -45,7 +47,7 @@ pub enum AskError {
 impl Source {
     /// Offers a complete capture. Reads all of it, which takes its time.
     #[must_use]
-    pub fn new(capture: Capture) -> Source {
+    pub fn new(capture: Arc<Capture>) -> Source {
         let digests = capture.page_digests();
         let compressor = Compressor::new(1).expect("a level that zstd has");
         Source { capture, digests, compressor, pages: Vec::new() }

@@ -1,17 +1,20 @@
-//! A guest that writes to its memory all the time, and rings its doorbell in between.
+//! The guests: one that writes to its memory all the time and rings its doorbell in between, and a server.
 
 use echovisor_event::{Digest, limits::PAGE_SIZE};
 use echovisor_machine::{
     Machine, MachineConfig,
     boot::{
         boot,
-        layout::{DOORBELL_PORT, control::DEADLINE},
+        layout::{DOORBELL_PORT, HIGH_MEMORY, LOW_MEMORY_END, control::DEADLINE},
     },
     cpu::kvm::KvmCpu,
 };
-use echovisor_tests::elf::{X86_64, elf};
+use echovisor_tests::{
+    GUEST,
+    elf::{X86_64, elf},
+};
 
-/// Where the memory begins that the guest writes to.
+/// Where the memory begins that a guest writes to whose memory fits below the devices.
 const BASE: u64 = 4 << 20;
 
 /// Writes between two exits.
@@ -22,8 +25,10 @@ const HOT: u64 = 511;
 
 /// A machine with so much memory, all of it in use, before the guest's first instruction.
 pub(crate) fn machine(size: u64) -> Machine<KvmCpu> {
-    // One write of 64 goes anywhere in half of the memory.
-    let anywhere = (size / PAGE_SIZE as u64 / 2).next_power_of_two() - 1;
+    let large = size > LOW_MEMORY_END;
+    // One write of 64 goes anywhere in half of the memory, or in what lies above 4 GiB.
+    let (base, pages) = if large { (HIGH_MEMORY, size - LOW_MEMORY_END) } else { (BASE, size / 2) };
+    let anywhere = (pages / PAGE_SIZE as u64 + 1).next_power_of_two() / 2 - 1;
     let config = MachineConfig {
         memory: size,
         mac: None,
@@ -32,7 +37,7 @@ pub(crate) fn machine(size: u64) -> Machine<KvmCpu> {
         arguments: String::new(),
         program: Digest::default(),
     };
-    let machine = boot(&config, &elf(X86_64, &code(anywhere))).expect("a machine");
+    let machine = boot(&config, &elf(X86_64, &code(base, anywhere))).expect("a machine");
     let memory = machine.memory();
     let mut rng = fastrand::Rng::with_seed(7);
     let mut page = [0; PAGE_SIZE];
@@ -44,11 +49,24 @@ pub(crate) fn machine(size: u64) -> Machine<KvmCpu> {
     machine
 }
 
-fn code(anywhere: u64) -> Vec<u8> {
+/// The server, before its first instruction.
+pub(crate) fn kv() -> Machine<KvmCpu> {
+    let config = MachineConfig {
+        memory: 64 << 20,
+        mac: Some([2, 0, 0, 0, 0, 1]),
+        mtu: 1500,
+        guest: "kv".into(),
+        arguments: format!("ip={GUEST}/24"),
+        program: Digest::default(),
+    };
+    boot(&config, echovisor_guests::find("kv").expect("a built-in guest").elf).expect("a machine")
+}
+
+fn code(base: u64, anywhere: u64) -> Vec<u8> {
     let mut code = Vec::new();
     // mov rbx, rdi; mov r12, seed; mov r13, BASE; mov r14, HOT; mov r15, anywhere; mov edx, doorbell
     code.extend([0x48, 0x89, 0xfb]);
-    for (register, value) in [(0xbc, 0x9e37_79b9_7f4a_7c15), (0xbd, BASE), (0xbe, HOT), (0xbf, anywhere)] {
+    for (register, value) in [(0xbc, 0x9e37_79b9_7f4a_7c15), (0xbd, base), (0xbe, HOT), (0xbf, anywhere)] {
         code.extend([0x49, register]);
         code.extend(u64::to_le_bytes(value));
     }

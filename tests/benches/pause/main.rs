@@ -1,141 +1,165 @@
 //! How long a guest stands still while its state is captured, as a table in Markdown for BENCHMARKS.md:
 //! `cargo bench --package echovisor-tests --bench pause`
 //!
-//! The guest fills its memory and writes to it all the time: 63 of 64 writes go to 512 pages, the others anywhere in half of it.
-//! Three ways to capture it take turns: as the recorder does it, by copying everything at once, and by write protection with
-//! userfaultfd. `ECHOVISOR_MEMORY`, such as `64 3072`, sets the sizes in MiB, `ECHOVISOR_CAPTURES` the number of captures.
+//! One guest is the server `kv` under redis-benchmark. The other fills its memory and writes to it all the time: 63 of 64 writes go to
+//! 512 pages, the others anywhere in half of it; beyond 3 GiB, to what lies above 4 GiB. Ways to capture it take turns: as the
+//! recorder does it, by copying everything at once, and by write protection with userfaultfd; beside them the recorder's checkpoints
+//! alone. `ECHOVISOR_MEMORY`, such as `64 4096`, sets the sizes in MiB, `ECHOVISOR_CAPTURES` the number of captures;
+//! `ECHOVISOR_KV=0` leaves out the server.
 
 mod guest;
+mod recorder;
 mod userfault;
 mod world;
 
 use std::{
     env, fs,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use echovisor_event::{Digest, Effect, Position, Term};
+use echovisor_event::{Digest, Position, Term};
 use echovisor_log::{Batch, Encoder, Mark, Record, SegmentStart};
 use echovisor_machine::{Machine, PageSet, cpu::kvm::KvmCpu};
-use echovisor_recorder::{
-    Captured, Entry, HostClock, Journal, JournalReader, Live, Pause, Purpose, Reader, Recorder, Request,
-    Signals,
-    gate::{Gate, Outlet},
-};
+use echovisor_recorder::{Cadence, Pause, port::Port};
 use echovisor_snapshot::{Precopy, state_digest};
-use echovisor_tests::size;
+use echovisor_tests::{Lab, Scene, scenario, size};
 
-use crate::{userfault::Protection, world::Ticking};
+use crate::{recorder::Recorded, userfault::Protection, world::Ticking};
 
 /// How long the guest runs between two captures.
 const BETWEEN: Duration = Duration::from_millis(50);
 
-/// Nobody listens to the guest.
-struct Silence;
-
-impl Outlet for Silence {
-    fn release(&mut self, _: Effect<'_>) {}
+/// How long the guest stood still once, and what for, as far as that is known.
+#[derive(Clone, Copy)]
+struct Stop {
+    total: Duration,
+    parts: Option<Pause>,
 }
 
-/// The pauses of one way to capture a guest of one size.
+impl From<Pause> for Stop {
+    fn from(pause: Pause) -> Stop {
+        Stop { total: pause.total(), parts: Some(pause) }
+    }
+}
+
+/// The pauses of one way to capture a guest.
 struct Row {
-    memory: u64,
+    guest: String,
     way: &'static str,
-    pauses: Vec<Pause>,
+    stops: Vec<Stop>,
 }
 
 fn main() {
-    let sizes = env::var("ECHOVISOR_MEMORY").unwrap_or_else(|_| "64 256 1024 3072".into());
-    let count = size("ECHOVISOR_CAPTURES", 100) as usize;
-    let (mut rows, mut peaks) = (Vec::new(), Vec::new());
-    for mebibytes in sizes.split_whitespace() {
-        let memory = mebibytes.parse::<u64>().expect("a size in MiB") << 20;
-        let mut row = |way, pauses| rows.push(Row { memory, way, pauses });
-        eprintln!("{mebibytes} MiB");
-        let (pauses, first, peak, longest) = recorder(guest::machine(memory), count);
-        row("first capture, of everything", vec![first]);
-        row("capture", pauses);
-        // What takes longer with more memory is asked less often of it.
-        let few = (count * 16 / (memory >> 20) as usize).clamp(count.min(3), count);
-        row("stop and copy", stop_and_copy(guest::machine(memory), few));
-        row("userfaultfd", write_protection(guest::machine(memory), few));
-        peaks.push((memory, peak, longest));
-    }
-    print(&rows);
-    println!(
-        "\n| guest | peak of resident memory while all of it is captured, of the guest's | longest stop until then, µs |"
-    );
-    println!("|--:|--:|--:|");
-    for (memory, peak, longest) in peaks {
-        let of_guest = peak as f64 / memory as f64;
-        println!("| {} MiB | {of_guest:.2} | {:.0} |", memory >> 20, micros(longest));
-    }
-    println!("\nA checkpoint takes {} bytes of the log.", checkpoint_bytes());
+    scenario(|scene| {
+        let sizes = env::var("ECHOVISOR_MEMORY").unwrap_or_else(|_| "64 256 1024 4096".into());
+        let count = size("ECHOVISOR_CAPTURES", 100) as usize;
+        let (mut rows, mut peaks) = (Vec::new(), Vec::new());
+        if env::var_os("ECHOVISOR_KV").is_none_or(|wanted| wanted != "0") {
+            under_load(scene, count, &mut rows);
+        }
+        for mebibytes in sizes.split_whitespace() {
+            let memory = mebibytes.parse::<u64>().expect("a size in MiB") << 20;
+            let mut row =
+                |way, stops| rows.push(Row { guest: format!("writes, {mebibytes} MiB"), way, stops });
+            eprintln!("{mebibytes} MiB");
+            let (stops, first, peak, longest) = captures(guest::machine(memory), count);
+            row("first capture, of everything", vec![first]);
+            row("capture", stops);
+            row("checkpoint", checkpoints(guest::machine(memory), count));
+            // What takes longer with more memory is asked less often of it.
+            let few = (count * 16 / (memory >> 20) as usize).clamp(count.min(3), count);
+            row("stop and copy", stop_and_copy(guest::machine(memory), few));
+            row("userfaultfd", write_protection(guest::machine(memory), few));
+            peaks.push((memory, peak, longest));
+        }
+        print(&rows);
+        println!(
+            "\n| guest | peak of resident memory while all of it is captured, of the guest's | longest stop until then, µs |"
+        );
+        println!("|--:|--:|--:|");
+        for (memory, peak, longest) in peaks {
+            let of_guest = peak as f64 / memory as f64;
+            println!("| {} MiB | {of_guest:.2} | {:.0} |", memory >> 20, micros(longest));
+        }
+        println!("\nA checkpoint takes {} bytes of the log.", checkpoint_bytes());
+    });
 }
 
-/// Captures as the recorder does it, behind the first: their pauses, that of the first, and the peak of memory and the longest
-/// stop during that: when it begins, the account of writes does, too.
-fn recorder(machine: Machine<KvmCpu>, count: usize) -> (Vec<Pause>, Pause, u64, Duration) {
-    let signals = Arc::new(Signals::new().expect("a descriptor"));
-    let (journal, log) = Journal::new();
-    let gate = Arc::new(Gate::new(Box::new(Silence)));
-    let live = Live::new(None, gate, journal, signals.clone(), HostClock::starting(), None);
-    let reader = Reader::start(signals.clone()).expect("a thread");
-    let (requests, asked) = flume::bounded(1);
-    let guest = thread::spawn(move || Recorder::new(machine, live, asked, reader).run());
-    let ask = |request| {
-        requests.send(request).expect("the guest runs");
-        signals.pause.store(true, Ordering::Release);
-        signals.bell.ring();
-    };
-    thread::sleep(BETWEEN);
+/// The server under redis-benchmark: captures, then checkpoints alone, each as often as `count` says.
+fn under_load(scene: &Scene, count: usize, rows: &mut Vec<Row>) {
+    for way in ["capture", "checkpoint"] {
+        eprintln!("kv: {way}");
+        let lab = Lab::new(scene);
+        let port = lab.primary.namespace.enter(|| Port::tap("tap0")).expect("a TAP");
+        let cadence = (way == "checkpoint").then_some(Cadence::Busy(BETWEEN));
+        let recorded = Recorded::start(guest::kv(), Some(port), cadence);
+        let mut stops = Vec::new();
+        thread::scope(|scope| {
+            let (connected, served) = flume::bounded(1);
+            let (enough, wanted) = flume::bounded::<()>(1);
+            let (lab, load) = (&lab, "-t set,get -r 200000 -d 16 -n 20000 -c 50");
+            scope.spawn(move || {
+                drop(lab.connect(6379));
+                lab.redis_benchmark(load);
+                connected.send(()).expect("somebody waits");
+                while !wanted.is_disconnected() {
+                    lab.redis_benchmark(load);
+                }
+            });
+            while served.try_recv().is_err() {
+                recorded.run(BETWEEN);
+            }
+            // The first one begins the account of what changes.
+            for number in 0..=count {
+                let stop = if cadence.is_some() {
+                    recorded.checkpoint()
+                } else {
+                    recorded.run(BETWEEN);
+                    recorded.capture()
+                };
+                if number > 0 {
+                    stops.push(stop);
+                }
+            }
+            drop(enough);
+            // Whoever waits for an answer gets it.
+            let ended = Instant::now() + Duration::from_secs(5);
+            while Instant::now() < ended {
+                recorded.run(BETWEEN);
+            }
+        });
+        recorded.stop();
+        rows.push(Row { guest: "kv, 64 MiB, 50 clients".into(), way, stops });
+    }
+}
+
+/// Captures behind the first: their pauses, that of the first, and the peak of memory and the longest stop during that: when it
+/// begins, the account of writes does, too.
+fn captures(machine: Machine<KvmCpu>, count: usize) -> (Vec<Stop>, Stop, u64, Duration) {
+    let recorded = Recorded::start(machine, None, None);
+    recorded.run(BETWEEN);
     // Written to, this begins the count of the peak anew.
     fs::write("/proc/self/clear_refs", "5").expect("proc(5)");
-    ask(Request::Capture(Purpose::Snapshot));
-    let first = next(&log, None).expect("a capture");
-    let peak = peak_memory();
-    let longest = Duration::from_nanos(signals.pause_longest.load(Ordering::Relaxed));
-    let mut pauses = Vec::new();
+    let first = recorded.capture();
+    let (peak, longest) = (peak_memory(), recorded.longest());
+    let mut stops = Vec::new();
     for _ in 0..count {
-        next(&log, Some(Instant::now() + BETWEEN));
-        ask(Request::Capture(Purpose::Snapshot));
-        pauses.push(next(&log, None).expect("a capture").pause);
+        recorded.run(BETWEEN);
+        stops.push(recorded.capture());
     }
-    ask(Request::Stop);
-    while let Ok(entry) = log.entries().recv() {
-        recycle(&log, entry);
-    }
-    guest.join().expect("the guest's thread").expect("the guest runs");
-    (pauses, first.pause, peak, longest)
+    recorded.stop();
+    (stops, first, peak, longest)
 }
 
-/// Reads the log up to the next capture, or until it is time.
-fn next(log: &JournalReader, until: Option<Instant>) -> Option<Captured> {
-    loop {
-        let entry = match until {
-            Some(until) => log.entries().recv_deadline(until).ok()?,
-            None => log.entries().recv().ok()?,
-        };
-        if let Some(captured) = recycle(log, entry) {
-            return Some(captured);
-        }
-    }
-}
-
-fn recycle(log: &JournalReader, entry: Entry) -> Option<Captured> {
-    match entry {
-        Entry::Batch(batch, _) => {
-            log.recycle(batch);
-            None
-        }
-        Entry::Capture(captured) => Some(*captured),
-        Entry::Paused(..) => panic!("nobody asked for that"),
-    }
+/// Checkpoints at which nothing is captured, behind the first one.
+fn checkpoints(machine: Machine<KvmCpu>, count: usize) -> Vec<Stop> {
+    let recorded = Recorded::start(machine, None, Some(Cadence::Busy(BETWEEN)));
+    recorded.checkpoint();
+    let stops = (0..count).map(|_| recorded.checkpoint()).collect();
+    recorded.stop();
+    stops
 }
 
 /// The largest resident set of this process since it was last reset, bytes.
@@ -146,7 +170,7 @@ fn peak_memory() -> u64 {
 }
 
 /// Everything is copied and hashed while the guest stands still.
-fn stop_and_copy(mut machine: Machine<KvmCpu>, count: usize) -> Vec<Pause> {
+fn stop_and_copy(mut machine: Machine<KvmCpu>, count: usize) -> Vec<Stop> {
     let mut world = Ticking::new();
     let all = PageSet::all(machine.memory().pages());
     let mut pauses = Vec::new();
@@ -163,15 +187,15 @@ fn stop_and_copy(mut machine: Machine<KvmCpu>, count: usize) -> Vec<Pause> {
         let begun = Instant::now();
         let digest = state_digest(machine.memory(), &state);
         pause.hash = begun.elapsed();
-        drop(precopy.finish(state, digest));
-        pauses.push(pause);
+        drop((precopy.finish(state), digest));
+        pauses.push(pause.into());
     }
     pauses
 }
 
 /// Everything is protected while the guest stands still; a page is copied before it is written. There is no digest, and what
 /// it costs the guest to be stopped at each page is not in the pause.
-fn write_protection(mut machine: Machine<KvmCpu>, count: usize) -> Vec<Pause> {
+fn write_protection(mut machine: Machine<KvmCpu>, count: usize) -> Vec<Stop> {
     let Some(protection) = Protection::new(machine.memory()) else {
         eprintln!("this host has no userfaultfd write protection for this process");
         return Vec::new();
@@ -196,8 +220,8 @@ fn write_protection(mut machine: Machine<KvmCpu>, count: usize) -> Vec<Pause> {
             pause.pages = server.join().expect("the server");
         });
         protection.disarm();
-        drop(precopy.finish(state, Digest::default()));
-        pauses.push(pause);
+        drop(precopy.finish(state));
+        pauses.push(pause.into());
     }
     pauses
 }
@@ -206,23 +230,28 @@ fn write_protection(mut machine: Machine<KvmCpu>, count: usize) -> Vec<Pause> {
 fn checkpoint_bytes() -> usize {
     let mut encoder = Encoder::new(SegmentStart::first(Term(1)));
     let mut batch = Batch::new();
-    batch.push(Position(1000), Record::Checkpoint(Digest([0xa5; 32]))).expect("an empty batch");
-    let mark = Mark { watermark: Position(1000), ..Mark::default() };
+    let (of, digest) = (Position(1000), Digest([0xa5; 32]));
+    batch.push(of, Record::Checkpoint).expect("an empty batch");
+    batch.push(Position(1010), Record::Digest { of, digest }).expect("a batch with room");
+    let mark = Mark { watermark: Position(1010), ..Mark::default() };
     encoder.encode(&batch, mark).expect("a batch").body.len()
 }
 
 fn print(rows: &[Row]) {
     println!(
-        "| guest | way | captures | pause p50 µs | p99 | max | complete | harvest | state | copy | hash | pages | rounds |"
+        "| guest | way | times | pause p50 µs | p99 | max | complete | harvest | state | copy | hash | pages | rounds |"
     );
-    println!("|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
-    for Row { memory, way, pauses } in rows.iter().filter(|row| !row.pauses.is_empty()) {
-        let total = sorted(pauses, |pause| micros(pause.total()));
-        let median = |part: fn(&Pause) -> f64| sorted(pauses, part)[pauses.len() / 2];
+    println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+    for Row { guest, way, stops } in rows.iter().filter(|row| !row.stops.is_empty()) {
+        let total = sorted(stops.iter().map(|stop| micros(stop.total)));
+        let parts: Vec<Pause> = stops.iter().filter_map(|stop| stop.parts).collect();
+        let median = |part: fn(&Pause) -> f64| match sorted(parts.iter().map(part)) {
+            values if values.is_empty() => "–".to_owned(),
+            values => format!("{:.0}", values[values.len() / 2]),
+        };
         println!(
-            "| {} MiB | {way} | {} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} |",
-            memory >> 20,
-            pauses.len(),
+            "| {guest} | {way} | {} | {:.0} | {:.0} | {:.0} | {} | {} | {} | {} | {} | {} | {} |",
+            stops.len(),
             total[total.len() / 2],
             total[total.len() * 99 / 100],
             total[total.len() - 1],
@@ -241,8 +270,8 @@ fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-fn sorted(pauses: &[Pause], part: impl Fn(&Pause) -> f64) -> Vec<f64> {
-    let mut values: Vec<f64> = pauses.iter().map(part).collect();
+fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values
 }

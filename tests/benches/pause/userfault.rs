@@ -10,7 +10,7 @@ use std::{
 use echovisor_event::limits::PAGE_SIZE;
 use echovisor_machine::{Memory, PageSet};
 use echovisor_snapshot::Precopy;
-use vm_memory::{GuestAddress, GuestMemoryBackend as _};
+use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _};
 
 /// `_IOWR(0xaa, 0x3f, struct uffdio_api)`.
 const API: libc::c_ulong = 0xc018_aa3f;
@@ -31,7 +31,15 @@ const PAGE_FAULT: u8 = 0x12;
 pub(crate) struct Protection {
     fd: OwnedFd,
     memory: Memory,
+    parts: Vec<Part>,
+}
+
+/// A stretch of the guest's memory: where it lies in this process, its size in bytes, and its first page.
+#[derive(Clone, Copy)]
+struct Part {
     base: u64,
+    size: u64,
+    first_page: usize,
 }
 
 impl Protection {
@@ -42,21 +50,35 @@ impl Protection {
             let fd = libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | libc::O_NONBLOCK);
             (fd >= 0).then(|| OwnedFd::from_raw_fd(fd as i32))?
         };
-        let base = memory.mmap().get_host_address(GuestAddress(0)).ok()? as u64;
-        let protection = Protection { fd, memory: memory.clone(), base };
+        let mut parts = Vec::new();
+        let mut first_page = 0;
+        for region in memory.mmap().iter() {
+            let (base, size) = (region.as_ptr() as u64, region.len());
+            parts.push(Part { base, size, first_page });
+            first_page += size as usize / PAGE_SIZE;
+        }
+        let protection = Protection { fd, memory: memory.clone(), parts };
         protection.call(API, &mut [VERSION, FEATURE, 0]).ok()?;
-        protection.call(REGISTER, &mut [base, memory.size(), MODE_WP, 0]).ok()?;
+        for Part { base, size, .. } in &protection.parts {
+            protection.call(REGISTER, &mut [*base, *size, MODE_WP, 0]).ok()?;
+        }
         Some(protection)
     }
 
     /// Protects all pages.
     pub(crate) fn arm(&self) {
-        self.call(WRITE_PROTECT, &mut [self.base, self.memory.size(), 1]).expect("protecting memory");
+        self.protect(1);
     }
 
     /// Lets all pages be written again.
     pub(crate) fn disarm(&self) {
-        self.call(WRITE_PROTECT, &mut [self.base, self.memory.size(), 0]).expect("freeing memory");
+        self.protect(0);
+    }
+
+    fn protect(&self, mode: u64) {
+        for Part { base, size, .. } in &self.parts {
+            self.call(WRITE_PROTECT, &mut [*base, *size, mode]).expect("protecting memory");
+        }
     }
 
     /// Copies each page that the guest is about to write, until it is `done`. How many there were.
@@ -72,11 +94,14 @@ impl Protection {
                 continue;
             }
             let address = u64::from_le_bytes(message[16..24].try_into().expect("eight bytes"));
-            let page = (address - self.base) as usize / PAGE_SIZE;
+            let part = self.parts.iter().find(|part| (part.base..part.base + part.size).contains(&address));
+            let part = part.expect("a page of the guest's");
+            let inside = (address - part.base) as usize / PAGE_SIZE;
+            let page = part.first_page + inside;
             pages.insert(page);
             precopy.copy(&pages);
             pages.remove(page);
-            let start = self.base + (page * PAGE_SIZE) as u64;
+            let start = part.base + (inside * PAGE_SIZE) as u64;
             self.call(WRITE_PROTECT, &mut [start, PAGE_SIZE as u64, 0]).expect("freeing a page");
             faults += 1;
         }

@@ -64,6 +64,8 @@ pub(crate) fn record(machine: &mut Machine<ScriptedCpu>, seed: u64, end: End) ->
             Stop::PoweredOff(_) => {
                 machine.settle().expect("the power-off completes");
                 director.checkpoint(machine);
+                director.tell_digest(machine.position());
+                director.log.flush(machine.position());
                 break;
             }
             stop => panic!("{stop:?}"),
@@ -71,6 +73,7 @@ pub(crate) fn record(machine: &mut Machine<ScriptedCpu>, seed: u64, end: End) ->
     }
     if let End::Stop(_) = end {
         director.checkpoint(machine);
+        director.tell_digest(machine.position());
         director.log.push(machine.position(), Record::Stop);
         director.log.flush(machine.position());
     }
@@ -119,6 +122,8 @@ struct Director {
     here: Option<Position>,
     left: usize,
     checkpoint_due: bool,
+    /// The last checkpoint, whose digest is not in the log yet.
+    untold: Option<(Position, Digest)>,
     effects: Vec<(Position, Said)>,
     checkpoints: u64,
 }
@@ -136,6 +141,7 @@ impl Director {
             here: None,
             left: 0,
             checkpoint_due: false,
+            untold: None,
             effects: Vec::new(),
             checkpoints: 0,
         }
@@ -169,9 +175,18 @@ impl Director {
         self.log.mark.watermark = at;
         self.log.mark.trail_at = at;
         self.log.mark.trail = machine.trail().0;
-        self.log.push(at, Record::Checkpoint(digest(machine)));
+        self.tell_digest(at);
+        self.log.push(at, Record::Checkpoint);
         self.log.flush(self.log.mark.released);
         self.log.next_segment();
+        self.untold = Some((at, digest(machine)));
+    }
+
+    /// Writes down the digest of the last checkpoint, if that was not done yet.
+    fn tell_digest(&mut self, at: Position) {
+        if let Some((of, digest)) = self.untold.take() {
+            self.log.push(at, Record::Digest { of, digest });
+        }
     }
 }
 
@@ -227,6 +242,9 @@ impl World for Director {
         }
         // A batch may end between any two events.
         self.cut(16);
+        if here.boundary && self.rng.u8(..8) == 0 {
+            self.tell_digest(here.position);
+        }
         if self.left == 0 {
             return Ok(Next::Enter);
         }

@@ -33,6 +33,8 @@ pub(crate) struct LiveGuest {
     /// When it is to stand still, and to go on, in order.
     pauses: VecDeque<Pause>,
     standing: bool,
+    /// The last checkpoint, whose digest is not in the log yet.
+    untold: Option<(Position, Digest)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,6 +104,7 @@ impl LiveGuest {
             stopped: false,
             pauses: VecDeque::new(),
             standing: false,
+            untold: None,
         }
     }
 
@@ -148,6 +151,9 @@ impl LiveGuest {
             other => panic!("a scripted guest that does not end: {other:?}"),
         }
         let at = self.machine.position();
+        if self.world.rng.u8(..3) == 0 {
+            self.tell_digest();
+        }
         if at >= self.world.checkpoint_at {
             self.checkpoint();
         }
@@ -155,18 +161,21 @@ impl LiveGuest {
             let state = self.machine.save().expect("a boundary");
             let capture = Capture::whole(self.machine.memory(), state);
             self.world.flush();
-            let (purpose, pause) = (Purpose::Join, Default::default());
+            let (purpose, pause, capture) = (Purpose::Join, Default::default(), Arc::new(capture));
             self.world.journal.capture(Captured { purpose, capture, pause });
         }
         if let Some(Pause::Begin(number)) = self.pauses.pop_front() {
             let digest = self.checkpoint();
+            self.tell_digest();
+            self.world.flush();
             self.world.journal.paused(number, at, digest);
             self.standing = true;
             return self.pauses.front().map(|_| now);
         }
         if self.stop_wanted {
             self.checkpoint();
-            self.world.journal.push(at, Record::Stop).expect("an empty batch");
+            self.tell_digest();
+            self.world.journal.push(at, Record::Stop).expect("room in the batch");
             self.world.flush();
             self.stopped = true;
             return None;
@@ -179,13 +188,25 @@ impl LiveGuest {
     }
 
     fn checkpoint(&mut self) -> Digest {
+        self.tell_digest();
         let at = self.machine.position();
         let digest = state_digest(self.machine.memory(), &self.machine.save().expect("a boundary"));
         self.world.journal.arrived(at, self.machine.trail().0);
-        self.world.journal.push(at, Record::Checkpoint(digest)).expect("room in the batch");
+        self.world.journal.push(at, Record::Checkpoint).expect("room in the batch");
         self.world.flush();
         self.world.checkpoint_at = Position(at.0 + self.world.cadence);
+        self.untold = Some((at, digest));
         digest
+    }
+
+    /// The digest of the last checkpoint is known, if it was not before.
+    fn tell_digest(&mut self) {
+        if let Some((of, digest)) = self.untold.take() {
+            let at = self.machine.position();
+            self.world.journal.arrived(at, self.machine.trail().0);
+            self.world.journal.push(at, Record::Digest { of, digest }).expect("room in the batch");
+            self.world.opened.get_or_insert(self.world.now);
+        }
     }
 }
 

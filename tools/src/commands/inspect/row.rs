@@ -24,8 +24,8 @@ impl Row {
             Record::Event(Event::Frame(frame)) => ethernet(frame),
             Record::Event(Event::Console(bytes)) => format!("\"{}\"", bytes.escape_ascii()),
             // Entropy may be key material of the guest.
-            Record::Event(Event::Entropy(_)) | Record::Stop => String::new(),
-            Record::Checkpoint(digest) => digest.to_string(),
+            Record::Event(Event::Entropy(_)) | Record::Checkpoint | Record::Stop => String::new(),
+            Record::Digest { of, digest } => format!("of {of}: {digest}"),
         };
         Row { position: record.at, kind, bytes, what }
     }
@@ -77,7 +77,8 @@ pub(super) fn measure(record: &Record<'_>) -> (&'static str, u64) {
             };
             (kind, bytes)
         }
-        Record::Checkpoint(digest) => ("checkpoint", digest.0.len() as u64),
+        Record::Checkpoint => ("checkpoint", 0),
+        Record::Digest { digest, .. } => ("digest", digest.0.len() as u64),
         Record::Stop => ("stop", 0),
     }
 }

@@ -40,7 +40,11 @@ fn recording(dir: &Path) {
         batch.push(at, Record::Event(Event::Frame(&FRAME))).expect("room");
         batch.push(at.next(), Record::Event(Event::Console(b"ls\n"))).expect("room");
         if n == 2 {
-            batch.push(Position(20), Record::Checkpoint(Digest([0xab; 32]))).expect("room");
+            batch.push(Position(20), Record::Checkpoint).expect("room");
+        }
+        if n == 3 {
+            let digest = Record::Digest { of: Position(20), digest: Digest([0xab; 32]) };
+            batch.push(Position(30), digest).expect("room");
         }
         let watermark = Position(10 * n);
         let mark = Mark { watermark, released: Position::BOOT, trail: 0, trail_at: Position::BOOT };
@@ -65,7 +69,8 @@ fn a_recording_is_counted_by_kind() {
     assert_eq!((summary.first, summary.last), (Some(Position(0)), Some(Position(30))));
     assert_eq!((summary.segments, summary.checkpoints, summary.batches), (1, 1, 3));
     assert_eq!(summary.kinds["frame"], Count { records: 3, bytes: 180 });
-    assert_eq!(summary.kinds["checkpoint"], Count { records: 1, bytes: 32 });
+    assert_eq!(summary.kinds["checkpoint"], Count { records: 1, bytes: 0 });
+    assert_eq!(summary.kinds["digest"], Count { records: 1, bytes: 32 });
     assert_eq!(summary.content_bytes, 3 * (8 + 60 + 3) + 32);
     let text = summary.to_string();
     assert!(text.contains("\npositions       0 to 30\n"), "{text}");
@@ -101,9 +106,10 @@ fn a_range_holds_both_its_ends_and_nothing_else() {
             "            15  clock           8  3.000000000s".to_owned(),
             "            15  frame          60  02:00:00:00:00:01 to 02:00:00:00:00:02, IPv4".to_owned(),
             "            16  console         3  \"ls\\n\"".to_owned(),
-            format!("            20  checkpoint     32  {}", "ab".repeat(32)),
+            "            20  checkpoint      0".to_owned(),
         ]
     );
+    assert_eq!(rows(27, 30), [format!("            30  digest         32  of 20: {}", "ab".repeat(32))]);
 }
 
 #[test]
