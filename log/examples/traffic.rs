@@ -15,7 +15,7 @@ fn main() {
     println!("value   stamps  conns  frames/batch  frame B  body B/frame  ratio  encode us  decode us");
     for (name, value) in [("fixed", Value::Fixed), ("short", Value::Short), ("digits", Value::Digits)] {
         for timestamps in [false, true] {
-            for (connections, per_batch) in [(1, 1), (50, 4), (50, 10), (50, 16), (50, 64)] {
+            for (connections, per_batch) in [(1, 1), (50, 4), (50, 10), (50, 16), (50, 64), (50, 600)] {
                 measure(name, value, timestamps, connections, per_batch);
             }
         }

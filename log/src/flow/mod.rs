@@ -7,15 +7,14 @@
 
 mod tcp;
 
-use std::collections::HashMap;
-
 use echovisor_event::limits::FRAME_MAX;
+use foldhash::HashMap;
 
 use crate::{
     columns::{Columns, Problem, Reader},
     varint,
 };
-use tcp::{Changes, Header, Key};
+use tcp::{Changes, Header, Key, Segment};
 
 /// The longest frame that [`FlowTable::join`] hands out, bytes.
 pub(crate) const FRAME_LEN_MAX: usize = FRAME_MAX;
@@ -31,34 +30,27 @@ pub(crate) struct FlowTable {
     slots: HashMap<Key, usize>,
     /// The slot that is given away next.
     oldest: usize,
-    scratch: Vec<u8>,
 }
 
 impl FlowTable {
     /// Appends `frame` to the columns.
     pub(crate) fn split(&mut self, frame: &[u8], columns: &mut Columns) {
-        let Some(header) = Header::parse(frame) else {
+        let Some(segment) = Segment::parse(frame) else {
             return put_whole(frame, columns);
         };
-        let data = &frame[header.len()..];
-        let slot = self.slots.get(&header.key()).copied();
+        let slot = self.slots.get(&segment.key()).copied();
         if let Some(slot) = slot
-            && let Some(changes) = self.flows[slot].changes(&header)
+            && let Some(changes) = self.flows[slot].changes(&segment)
         {
-            // What is sent must be what was received: rebuild it here, as the receiver will.
-            self.scratch.clear();
-            let rebuilt = self.flows[slot].apply(&changes, data, &mut self.scratch);
-            if self.scratch == frame {
-                varint::put(&mut columns.flows, slot as u64 + 1);
-                varint::put(&mut columns.lengths, data.len() as u64);
-                changes.put(&mut columns.headers);
-                columns.payload.extend_from_slice(data);
-                self.flows[slot] = rebuilt;
-                return;
-            }
+            varint::put(&mut columns.flows, slot as u64 + 1);
+            varint::put(&mut columns.lengths, segment.data().len() as u64);
+            changes.put(&mut columns.headers);
+            columns.payload.extend_from_slice(segment.data());
+            self.flows[slot].follow(frame);
+            return;
         }
         put_whole(frame, columns);
-        self.learn(header, slot);
+        self.learn(&segment, slot);
     }
 
     /// Takes the next frame from the columns and appends it to `out`.
@@ -67,9 +59,9 @@ impl FlowTable {
             let len = columns.lengths.length(FRAME_MAX)?;
             let frame = columns.payload.bytes(len)?;
             out.extend_from_slice(frame);
-            if let Some(header) = Header::parse(frame) {
-                let slot = self.slots.get(&header.key()).copied();
-                self.learn(header, slot);
+            if let Some(segment) = Segment::parse(frame) {
+                let slot = self.slots.get(&segment.key()).copied();
+                self.learn(&segment, slot);
             }
             return Ok(());
         };
@@ -77,12 +69,15 @@ impl FlowTable {
         let flow = flow.ok_or(Problem("flows", "no such flow"))?;
         let len = columns.lengths.length(FRAME_MAX - flow.len())?;
         let changes = Changes::take(&mut columns.headers)?;
-        *flow = flow.apply(&changes, columns.payload.bytes(len)?, out);
+        let start = out.len();
+        flow.apply(&changes, columns.payload.bytes(len)?, out);
+        flow.follow(&out[start..]);
         Ok(())
     }
 
     /// Remembers the header of a frame that stands as it is.
-    fn learn(&mut self, header: Header, slot: Option<usize>) {
+    fn learn(&mut self, segment: &Segment<'_>, slot: Option<usize>) {
+        let header = Header::new(segment);
         match slot {
             Some(slot) => self.flows[slot] = header,
             None => {

@@ -42,8 +42,16 @@ const FIXED: [Range<usize>; 5] = [0..16, 20..24, KEY, 46..47, 52..54];
 /// Addresses and ports of both ends.
 pub(super) type Key = [u8; 12];
 
+/// A frame that could be coded: an unfragmented IPv4 packet without options that fills its frame, and TCP in it.
+pub(super) struct Segment<'a> {
+    frame: &'a [u8],
+    /// Length of all headers, bytes.
+    len: usize,
+    /// Whether the TCP checksum is the one that a sender computes.
+    verifies: bool,
+}
+
 /// The headers of the last frame of a flow, and what they let expect.
-#[derive(Clone, Copy)]
 pub(super) struct Header {
     bytes: [u8; LEN_MAX],
     len: usize,
@@ -51,8 +59,6 @@ pub(super) struct Header {
     data: u32,
     /// By how much the last frame acknowledged more than the one before it.
     ack_step: u32,
-    /// Whether the TCP checksum is right.
-    verifies: bool,
 }
 
 /// What is not as expected in a frame: differences to the expected values, 0 where there is none.
@@ -70,10 +76,10 @@ pub(super) struct Changes {
     checksum: Option<u16>,
 }
 
-impl Header {
-    /// The headers of a frame that could be coded: an unfragmented IPv4 packet without options that fills its frame.
-    pub(super) fn parse(frame: &[u8]) -> Option<Header> {
-        let fixed = frame.get(..TCP + 20)?;
+impl<'a> Segment<'a> {
+    /// What `frame` holds, if it could be coded.
+    pub(super) fn parse(frame: &'a [u8]) -> Option<Segment<'a>> {
+        let fixed: &[u8; TCP + 20] = frame.first_chunk()?;
         let tcp_len = usize::from(fixed[46] >> 4) * 4;
         let len = TCP + tcp_len;
         let codable = fixed[ETHERTYPE] == [8, 0]
@@ -85,13 +91,28 @@ impl Header {
             && tcp_len >= 20
             && len <= frame.len()
             && checksum(0, &fixed[ETHERNET..TCP]) == 0;
-        if !codable {
-            return None;
-        }
-        let mut bytes = [0; LEN_MAX];
-        bytes[..len].copy_from_slice(&frame[..len]);
-        let verifies = tcp_checksum(frame) == 0;
-        Some(Header { bytes, len, data: (frame.len() - len) as u32, ack_step: 0, verifies })
+        // All ones verify where a sender, whose sums are never 0, computes all zeros.
+        let verifies = || get16(fixed, TCP_CHECKSUM) != 0xffff && tcp_checksum(frame) == 0;
+        codable.then(|| Segment { frame, len, verifies: verifies() })
+    }
+
+    pub(super) fn key(&self) -> Key {
+        self.frame[KEY].try_into().expect("addresses and ports have 12 bytes")
+    }
+
+    /// What is behind the headers.
+    pub(super) fn data(&self) -> &'a [u8] {
+        &self.frame[self.len..]
+    }
+}
+
+impl Header {
+    /// That of a flow's first frame.
+    pub(super) fn new(first: &Segment<'_>) -> Header {
+        let mut header = Header { bytes: [0; LEN_MAX], len: first.len, data: 0, ack_step: 0 };
+        header.follow(first.frame);
+        header.ack_step = 0;
+        header
     }
 
     /// Length of all headers, bytes.
@@ -104,72 +125,66 @@ impl Header {
     }
 
     /// How `next`, the following frame of this flow, differs from what is expected; `None` if in more than can be told.
-    pub(super) fn changes(&self, next: &Header) -> Option<Changes> {
-        let options = if self.has_stamps() { STAMP.start } else { self.len };
-        let equal = |range: Range<usize>| self.bytes[range.clone()] == next.bytes[range];
-        if self.len != next.len || !FIXED.into_iter().all(equal) || !equal(TCP + 20..options) {
+    pub(super) fn changes(&self, next: &Segment<'_>) -> Option<Changes> {
+        let stamps = self.has_stamps();
+        let options = if stamps { STAMP.start } else { self.len };
+        let frame = next.frame;
+        let equal = |range: Range<usize>| self.bytes[range.clone()] == frame[range];
+        // An IP checksum of all ones is right, but not the one that is computed.
+        if self.len != next.len
+            || !FIXED.into_iter().all(equal)
+            || !equal(TCP + 20..options)
+            || get16(frame, IP_CHECKSUM) == 0xffff
+        {
             return None;
         }
-        let expected = self.expected();
         let difference =
-            |range: Range<usize>| get32(&next.bytes, range.clone()).wrapping_sub(get32(&expected, range));
+            |range: Range<usize>| get32(frame, range.clone()).wrapping_sub(get32(&self.bytes, range));
         let difference16 =
-            |range: Range<usize>| get16(&next.bytes, range.clone()).wrapping_sub(get16(&expected, range));
-        let stamps = self.has_stamps();
+            |range: Range<usize>| get16(frame, range.clone()).wrapping_sub(get16(&self.bytes, range));
         Some(Changes {
-            ip_id: difference16(IP_ID),
-            seq: difference(SEQ),
-            ack: difference(ACK),
+            ip_id: difference16(IP_ID).wrapping_sub(1),
+            seq: difference(SEQ).wrapping_sub(self.data),
+            ack: difference(ACK).wrapping_sub(self.ack_step),
             window: difference16(WINDOW),
-            flags: next.bytes[FLAGS] ^ expected[FLAGS],
+            flags: frame[FLAGS] ^ self.bytes[FLAGS],
             stamp: if stamps { difference(STAMP) } else { 0 },
             echo: if stamps { difference(ECHO) } else { 0 },
-            checksum: (!next.verifies).then(|| get16(&next.bytes, TCP_CHECKSUM)),
+            checksum: (!next.verifies).then(|| get16(frame, TCP_CHECKSUM)),
         })
     }
 
     /// Appends the following frame of this flow to `out`: as expected but for `changes`, with `data` behind its headers.
-    /// Returns its headers.
-    pub(super) fn apply(&self, changes: &Changes, data: &[u8], out: &mut Vec<u8>) -> Header {
-        let mut next = *self;
-        next.bytes = self.expected();
-        add16(&mut next.bytes, IP_ID, changes.ip_id);
-        add32(&mut next.bytes, SEQ, changes.seq);
-        add32(&mut next.bytes, ACK, changes.ack);
-        add16(&mut next.bytes, WINDOW, changes.window);
-        next.bytes[FLAGS] ^= changes.flags;
+    pub(super) fn apply(&self, changes: &Changes, data: &[u8], out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&self.bytes[..self.len]);
+        out.extend_from_slice(data);
+        let frame = &mut out[start..];
+        add16(frame, IP_ID, changes.ip_id.wrapping_add(1));
+        add32(frame, SEQ, changes.seq.wrapping_add(self.data));
+        add32(frame, ACK, changes.ack.wrapping_add(self.ack_step));
+        add16(frame, WINDOW, changes.window);
+        frame[FLAGS] ^= changes.flags;
         if self.has_stamps() {
-            add32(&mut next.bytes, STAMP, changes.stamp);
-            add32(&mut next.bytes, ECHO, changes.echo);
+            add32(frame, STAMP, changes.stamp);
+            add32(frame, ECHO, changes.echo);
         }
         // The caller bounds the data, so that this fits.
-        let ip_len = (self.len - ETHERNET + data.len()) as u16;
-        next.bytes[IP_LEN].copy_from_slice(&ip_len.to_be_bytes());
-        next.bytes[IP_CHECKSUM].fill(0);
-        let sum = checksum(0, &next.bytes[ETHERNET..TCP]);
-        next.bytes[IP_CHECKSUM].copy_from_slice(&sum.to_be_bytes());
-        next.bytes[TCP_CHECKSUM].fill(0);
-
-        let start = out.len();
-        out.extend_from_slice(&next.bytes[..self.len]);
-        out.extend_from_slice(data);
-        let sum = changes.checksum.unwrap_or_else(|| tcp_checksum(&out[start..]));
-        next.bytes[TCP_CHECKSUM].copy_from_slice(&sum.to_be_bytes());
-        out[start..][TCP_CHECKSUM].copy_from_slice(&sum.to_be_bytes());
-
-        next.data = data.len() as u32;
-        next.ack_step = get32(&next.bytes, ACK).wrapping_sub(get32(&self.bytes, ACK));
-        next.verifies = changes.checksum.is_none();
-        next
+        let ip_len = (frame.len() - ETHERNET) as u16;
+        frame[IP_LEN].copy_from_slice(&ip_len.to_be_bytes());
+        frame[IP_CHECKSUM].fill(0);
+        let sum = checksum(0, &frame[ETHERNET..TCP]);
+        frame[IP_CHECKSUM].copy_from_slice(&sum.to_be_bytes());
+        frame[TCP_CHECKSUM].fill(0);
+        let sum = changes.checksum.unwrap_or_else(|| tcp_checksum(frame));
+        frame[TCP_CHECKSUM].copy_from_slice(&sum.to_be_bytes());
     }
 
-    /// The headers of the following frame, lengths and checksums aside, if nothing unusual happens.
-    fn expected(&self) -> [u8; LEN_MAX] {
-        let mut expected = self.bytes;
-        add16(&mut expected, IP_ID, 1);
-        add32(&mut expected, SEQ, self.data);
-        add32(&mut expected, ACK, self.ack_step);
-        expected
+    /// Expects what comes behind `frame`, which has headers of the same length.
+    pub(super) fn follow(&mut self, frame: &[u8]) {
+        self.data = (frame.len() - self.len) as u32;
+        self.ack_step = get32(frame, ACK).wrapping_sub(get32(&self.bytes, ACK));
+        self.bytes[..self.len].copy_from_slice(&frame[..self.len]);
     }
 
     fn has_stamps(&self) -> bool {
@@ -245,18 +260,25 @@ fn tcp_checksum(frame: &[u8]) -> u16 {
 
 /// The Internet checksum (RFC 1071) of `bytes` on top of a sum.
 fn checksum(start: u64, bytes: &[u8]) -> u16 {
-    let mut sum = start + sum(bytes);
+    !fold(start + sum(bytes))
+}
+
+/// The sum of big-endian 16-bit words, the last one filled with a zero: a number of 16 bits with the same checksum. Adding
+/// longer words in the host's order gives the same (RFC 1071, section 2).
+fn sum(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks();
+    let mut last = [0; 4];
+    last[..rest.len()].copy_from_slice(rest);
+    let sum: u64 = words.iter().chain([&last]).map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
+    u64::from(u16::from_be(fold(sum)))
+}
+
+/// The same sum in 16 bits.
+fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
-    !(sum as u16)
-}
-
-/// The sum of big-endian 16-bit words, the last one filled with a zero.
-fn sum(bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks();
-    let sum: u64 = words.iter().map(|word| u64::from(u16::from_be_bytes(*word))).sum();
-    sum + rest.first().map_or(0, |byte| u64::from(*byte) << 8)
+    sum as u16
 }
 
 fn get16(bytes: &[u8], range: Range<usize>) -> u16 {

@@ -5,7 +5,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{
     FLOWS_MAX,
-    tcp::{Header, tcp_frame},
+    tcp::{Segment, tcp_frame},
 };
 use crate::{Batch, Decoder, Encoder, Mark, Record, SegmentStart};
 
@@ -59,6 +59,24 @@ fn wrong_checksums_survive() {
 }
 
 #[test]
+fn checksums_of_all_ones_survive() {
+    // A receiver takes all ones for all zeros, so both are right where the rest sums up to all ones.
+    for (field, checksum) in [(18..20, 24..26), (40..42, 50..52)] {
+        let mut frames: Vec<_> = (0..4).map(|number| frame(1, number)).collect();
+        for ones in [0, 0xff] {
+            let frame = &mut frames[if ones == 0 { 1 } else { 2 }];
+            frame[field.clone()].fill(0);
+            super::tcp::mend(frame);
+            frame.copy_within(checksum.clone(), field.start);
+            super::tcp::mend(frame);
+            assert_eq!(frame[checksum.clone()], [0, 0]);
+            frame[checksum.clone()].fill(ones);
+        }
+        round_trip(&frames);
+    }
+}
+
+#[test]
 fn more_connections_than_there_is_room_for() {
     let ports = FLOWS_MAX as u16 + 10;
     let frames: Vec<_> = (0..3).flat_map(|number| (1..ports).map(move |port| frame(port, number))).collect();
@@ -96,6 +114,6 @@ proptest! {
 
     #[test]
     fn every_byte_sequence_can_be_parsed(bytes in vec(any::<u8>(), 0..100)) {
-        let _ = Header::parse(&bytes);
+        let _ = Segment::parse(&bytes);
     }
 }
