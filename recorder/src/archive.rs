@@ -18,7 +18,7 @@ use crate::gate::Gate;
 const DEPTH: usize = 64;
 
 /// The thread looks for work this often. To be woken for every batch would cost more than to write it.
-const STRIDE: Duration = Duration::from_millis(5);
+const STRIDE: Duration = Duration::from_millis(20);
 
 enum Item {
     Begin(SegmentStart),
