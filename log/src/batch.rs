@@ -124,6 +124,12 @@ impl Batch {
         }
     }
 
+    /// A copy that takes no more memory than its records. It is made to be read, not to be filled again.
+    #[must_use]
+    pub fn compact(&self) -> Batch {
+        Batch { entries: self.entries.clone(), payload: self.payload.clone() }
+    }
+
     /// Appends a record. Allocates nothing.
     ///
     /// # Errors

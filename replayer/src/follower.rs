@@ -10,7 +10,7 @@ use std::{
 
 use echovisor_event::{Digest, Nanos, Position};
 use echovisor_machine::{
-    Machine, RunError, Stop,
+    Machine, Memory, RunError, Stop,
     boot::Crash,
     cpu::{Cpu, CpuError},
     devices::DevicesConfig,
@@ -20,7 +20,9 @@ use echovisor_snapshot::{RunningDigest, state_digest};
 use crate::{
     history::History,
     replay::{Due, Replay, ReplayError, Witness},
+    rewind::{Rewind, Rewindable},
     spoil::{Spoil, SpoilError},
+    verified::{RollBackError, Verified},
 };
 
 /// Where a run along the log ended.
@@ -126,6 +128,8 @@ pub struct Follower<C, H, W> {
     digest: StateDigest,
     /// The last checkpoint, as long as the log has not said what its digest is.
     pending: Option<(Position, Digest)>,
+    /// What to go back to.
+    verified: Option<Verified>,
     /// Faults to be made, for tests.
     spoils: Option<(flume::Receiver<Spoil>, DevicesConfig)>,
 }
@@ -143,7 +147,7 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
     /// relies on nobody's account of what has changed.
     pub fn new(machine: Machine<C>, mut replay: Replay<H, W>) -> Self {
         replay.begin(machine.clock());
-        Follower { machine, replay, digest: StateDigest::Whole, pending: None, spoils: None }
+        Follower { machine, replay, digest: StateDigest::Whole, pending: None, verified: None, spoils: None }
     }
 
     /// Reads at a checkpoint only the pages that have changed since the last one, because a primary waits for this machine.
@@ -151,6 +155,15 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
     pub fn in_lockstep(mut self) -> Self {
         self.digest = StateDigest::Changed(None);
         self
+    }
+
+    /// Keeps the last state that was proved to be the recorded one, to go back to: now this one, which has this digest.
+    ///
+    /// # Errors
+    /// If the processor does not tell its state, or keeps no account of the guest's writes.
+    pub fn keeping_verified(mut self, digest: Digest) -> Result<Self, CpuError> {
+        self.verified = Some(Verified::new(&mut self.machine, digest, self.replay.clock())?);
+        Ok(self)
     }
 
     /// Makes the faults that come in, in a machine with this configuration, behind the next checkpoint. For tests only.
@@ -216,6 +229,10 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
             }
         };
         self.pending = Some((self.machine.position(), found));
+        if let Some(verified) = &mut self.verified {
+            verified.stage(&mut self.machine, self.replay.clock())?;
+            self.replay.mark();
+        }
         if let Some((spoils, config)) = &self.spoils {
             for spoil in spoils.try_iter() {
                 spoil.apply(&mut self.machine, config)?;
@@ -230,8 +247,17 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
         if found != expected {
             return Err(FollowError::Digest { at, expected, found });
         }
+        if let Some(verified) = &mut self.verified {
+            verified.confirm(found);
+            self.replay.confirm();
+        }
         self.replay.progress().checkpoint(at, found);
         Ok(())
+    }
+
+    /// Where the log comes from.
+    pub fn history(&mut self) -> &mut H {
+        self.replay.history()
     }
 
     /// The machine.
@@ -249,11 +275,42 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
 
     /// The machine, what saw its effects, and the last time in the log with the moment when it came in.
     pub fn into_parts(self) -> (Machine<C>, W, (Nanos, Instant)) {
-        let Follower { mut machine, replay, digest, pending: _, spoils: _ } = self;
+        let Follower { mut machine, replay, digest, pending: _, verified, spoils: _ } = self;
         if let StateDigest::Changed(Some(running)) = digest {
             running.end(&mut machine);
         }
+        if let Some(verified) = verified {
+            verified.end(&mut machine);
+        }
         let clock = replay.clock();
         (machine, replay.into_witness(), clock)
+    }
+}
+
+impl<C: Cpu, H: History, W: Rewind> Follower<C, Rewindable<H>, W> {
+    /// Goes back to the last state that was proved to be the recorded one, and executes and compares the log from there again,
+    /// which ends once where all of it was executed that there had been. `cpu` makes the processor of a machine with this
+    /// configuration.
+    ///
+    /// # Errors
+    /// If there is nothing to go back to; then the machine is of no use.
+    pub fn roll_back(
+        &mut self,
+        cpu: impl FnOnce(&Memory) -> Result<C, CpuError>,
+        config: &DevicesConfig,
+    ) -> Result<Position, RollBackError> {
+        let verified = self.verified.as_mut().ok_or(RollBackError::NotKept)?;
+        if !self.replay.history().is_complete() {
+            return Err(RollBackError::Log);
+        }
+        let memory = self.machine.memory().clone();
+        let (state, clock) = verified.put_back(&memory)?;
+        let mut machine = Machine::restore(cpu(&memory)?, memory, config, state)?;
+        let to = state.position;
+        verified.follow(&mut machine)?;
+        self.replace_machine(machine);
+        self.pending = None;
+        self.replay.rewind(to, clock);
+        Ok(to)
     }
 }

@@ -3,12 +3,16 @@
 mod follower;
 mod history;
 mod replay;
+mod rewind;
 pub mod secondary;
 mod spoil;
 mod unconfirmed;
+mod verified;
 
 pub use follower::{FollowError, Follower, Progress, Reached};
-pub use history::{Arrived, History, Incoming};
+pub use history::{Arrived, Fed, History, Incoming};
 pub use replay::{Due, Replay, ReplayError, Witness};
+pub use rewind::{Rewind, Rewindable};
 pub use spoil::{Spoil, SpoilError};
 pub use unconfirmed::Unconfirmed;
+pub use verified::RollBackError;

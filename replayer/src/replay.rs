@@ -9,6 +9,7 @@ use echovisor_machine::{Effects, Here, Next, World};
 use crate::{
     follower::Progress,
     history::{Arrived, History},
+    rewind::{Rewind, Rewindable},
 };
 
 /// Sees what the replayed guest does to the outside; nothing of it leaves.
@@ -178,6 +179,21 @@ impl<H: History, W: Witness> Replay<H, W> {
         self.clock = (clock, Instant::now());
     }
 
+    /// The machine stands at a checkpoint.
+    pub(crate) fn mark(&mut self) {
+        self.history.mark();
+    }
+
+    /// The machine's state at the last checkpoint was the recorded one.
+    pub(crate) fn confirm(&mut self) {
+        self.history.confirm();
+    }
+
+    /// Where the batches come from.
+    pub fn history(&mut self) -> &mut H {
+        &mut self.history
+    }
+
     /// How far the replay is.
     pub fn progress(&self) -> &Progress {
         &self.progress
@@ -267,6 +283,23 @@ impl<H: History, W: Witness> Replay<H, W> {
             self.history.recycle(used.batch);
         }
         Ok(true)
+    }
+}
+
+impl<H: History, W: Rewind> Replay<Rewindable<H>, W> {
+    /// The machine stands at the last confirmed checkpoint again, at this position, when the last time in the log was `clock`.
+    /// Everything is compared again.
+    pub(crate) fn rewind(&mut self, to: Position, clock: (Nanos, Instant)) {
+        if let Some(current) = self.current.take() {
+            self.history.recycle(current.batch);
+        }
+        self.history.rewind();
+        self.witness.rewind(to);
+        self.cursor = Cursor::default();
+        self.due = None;
+        self.clock = clock;
+        (self.compares, self.tolerates) = (true, false);
+        self.progress.at(to);
     }
 }
 

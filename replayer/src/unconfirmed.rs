@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use echovisor_event::{Effect, Position};
 use echovisor_machine::Effects;
 
-use crate::replay::Witness;
+use crate::{replay::Witness, rewind::Rewind};
 
 /// Most bytes of effects that are kept. The primary holds at most as many at its gate, and tells with every batch what has
 /// left; beyond this the oldest are dropped, and it is up to the guest's protocols to send them again.
@@ -90,6 +90,14 @@ impl Witness for Unconfirmed {
     }
 }
 
+impl Rewind for Unconfirmed {
+    fn rewind(&mut self, to: Position) {
+        while let Some((_, kept)) = self.kept.pop_back_if(|(at, _)| *at > to) {
+            self.bytes -= kept.cost();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +112,9 @@ mod tests {
         let mut seen = Vec::new();
         unconfirmed.resend(|at, _| seen.push(at.0));
         assert_eq!(seen, [4, 9]);
+        unconfirmed.rewind(Position(4));
+        unconfirmed.effect(Position(9), Effect::PowerOff(0));
+        assert_eq!(unconfirmed.len(), 2, "what is done again is not there twice");
         unconfirmed.released(Position(9));
         assert!(unconfirmed.is_empty());
         assert_eq!(unconfirmed.bytes, 0);

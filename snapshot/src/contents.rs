@@ -49,10 +49,19 @@ impl Contents {
 
     /// Copies these pages. The guest may run meanwhile; what it writes then may come in torn.
     pub(crate) fn copy(&mut self, memory: &Memory, pages: &PageSet) {
+        self.copy_from(pages, |page, copy| memory.read_page(page, copy));
+    }
+
+    /// Takes over all that `newer` holds.
+    pub(crate) fn merge(&mut self, newer: &Contents) {
+        self.copy_from(newer.held(), |page, copy| newer.read(page, copy));
+    }
+
+    fn copy_from(&mut self, pages: &PageSet, read: impl Fn(usize, &mut Page)) {
         for page in pages.iter() {
             let place = self.place(page);
             let copy = &mut self.chunks[place / CHUNK][place % CHUNK];
-            memory.read_page(page, copy);
+            read(page, copy);
             if is_zero(copy) {
                 self.free.push(place as u32);
                 self.places[page] = if self.keeps_zeros { ZERO } else { NOWHERE };

@@ -38,14 +38,18 @@ const TABLE: &[(&str, &str, &[&str])] = &[
         "Handing",
         &["Acknowledged", "Sent", "LinkLost", "Diverged", "HandOver", "Quiet", "Won", "Lost", "End", "Tick"],
     ),
-    ("primary", "Leaving", &["Acknowledged", "Sent", "LinkLost", "HandOver", "Won", "Lost", "End"]),
+    ("primary", "Leaving", &["Acknowledged", "Sent", "LinkLost", "HandOver", "Won", "Lost", "End", "Tick"]),
     (
         "primary",
         "Ending",
         &["Acknowledged", "Asked", "Ready", "LinkLost", "Diverged", "HandOver", "Won", "Lost", "Tick"],
     ),
     ("secondary", "Dialling", &["Connected(false)", "Refused", "Unreachable"]),
-    ("secondary", "Loading", &["Heard", "Held", "Loaded", "LinkLost", "HandedOver", "Goodbye", "Tick"]),
+    (
+        "secondary",
+        "Loading",
+        &["Heard", "Held", "Announced", "Loaded", "LinkLost", "HandedOver", "Goodbye", "Tick"],
+    ),
     (
         "secondary",
         "Following",
@@ -55,7 +59,7 @@ const TABLE: &[(&str, &str, &[&str])] = &[
     (
         "secondary",
         "Redialling",
-        &["Connected", "Connected(false)", "Refused", "NoAnswer", "Unreachable", "Diverged"],
+        &["Connected", "Connected(false)", "Refused", "NoAnswer", "Unreachable", "Diverged", "WentBack"],
     ),
     ("secondary", "TakingOver", &["Heard", "LinkLost", "Won", "Lost", "Goodbye", "Tick"]),
 ];

@@ -254,6 +254,7 @@ impl Protocol {
             | State::Protected(_, true)
             | State::Handing(..)
             | State::Ending => Some(self.heartbeat_at),
+            State::Leaving(_) if self.heals => Some(self.heartbeat_at),
             State::Protected(_, false) => Some(self.heard + self.timing.suspicion),
             _ => None,
         }
@@ -453,6 +454,8 @@ impl Protocol {
         let speaks = match self.state {
             State::Joining(_) | State::Granting(_) | State::Handing(..) | State::Ending => true,
             State::Protected(_, connected) => connected,
+            // Who is silent to a peer that has diverged seems to be dead to it.
+            State::Leaving(_) => self.heals,
             _ => false,
         };
         if speaks && now >= self.heartbeat_at {

@@ -49,6 +49,9 @@ pub enum Order {
     Load(Box<Fetched>, Arc<Progress>),
     /// The log goes on.
     Append(Arrived),
+    /// Let the machine go back to its last verified state and execute again what is held of the log, and tell
+    /// [`Engine::went_back`].
+    GoBack,
     /// Give up machine and log. Its memory may be of use when the next state comes.
     Forget,
     /// Ask the arbiter, and hand its answer to [`Engine::answered`].
@@ -161,6 +164,12 @@ impl Engine {
     #[must_use]
     pub fn is_eligible(&self) -> bool {
         self.protocol.is_eligible()
+    }
+
+    /// Whether it could take over if its guest had not left the log's course, and can go back.
+    #[must_use]
+    pub fn may_go_back(&self) -> bool {
+        self.protocol.may_go_back() || self.protocol.is_going_back()
     }
 
     /// The log is held up to this watermark.
@@ -331,6 +340,7 @@ impl Engine {
             return self.unfit(now, &Unfit::Order("a state"));
         }
         tracing::info!("fetching the state at position {}", begin.position);
+        self.input(now, Input::Announced);
         self.inbox.begin(begin.position);
         self.announced = Some((begin.position, begin.digest));
         match self.base.take().filter(|base| base.memory.size() == begin.memory) {
@@ -454,6 +464,21 @@ impl Engine {
         self.input(now, Input::Diverged);
     }
 
+    /// What came of [`Order::GoBack`].
+    pub fn went_back(&mut self, now: Duration, result: Result<(), String>) {
+        match result {
+            Ok(()) => {
+                tracing::warn!("all of the log is executed again, and the state is the primary's");
+                self.noticed = None;
+                self.input(now, Input::WentBack);
+            }
+            Err(error) => {
+                tracing::error!("this node cannot go back to a verified state: {error}");
+                self.input(now, Input::Unfit);
+            }
+        }
+    }
+
     /// The arbiter has answered; `None` if there is none to ask.
     pub fn answered(&mut self, now: Duration, answer: Option<Answer>) {
         match answer {
@@ -518,6 +543,7 @@ impl Engine {
                         self.send(&Message::Ready(Ready { position, digest }));
                     }
                 }
+                Action::GoBack => self.orders.push_back(Order::GoBack),
                 Action::Forget => {
                     self.handed = None;
                     self.keep("this node has to join anew");
@@ -570,7 +596,7 @@ impl Engine {
         Status {
             position: self.progress.executed(),
             eligible: self.is_eligible(),
-            mode: mode(self.state()).to_owned(),
+            mode: if self.protocol.is_going_back() { "going back" } else { mode(self.state()) }.to_owned(),
             last_checkpoint: self.progress.last_checkpoint(),
             checkpoints: self.progress.checkpoints(),
             log_bytes: self.inbox.log_bytes(),

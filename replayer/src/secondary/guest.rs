@@ -20,10 +20,16 @@ use echovisor_machine::{
 use tokio::sync::oneshot;
 
 use super::syncing::Fetched;
-use crate::{Arrived, FollowError, Follower, Incoming, Progress, Reached, Replay, Spoil, Unconfirmed};
+use crate::{
+    Arrived, Fed, FollowError, Follower, History, Incoming, Progress, Reached, Replay, Rewindable, Spoil,
+    Unconfirmed,
+};
 
 /// Batches that may wait for the replaying thread; when there are more, the link waits, and the primary with it.
 const DEPTH: usize = 8192;
+
+/// Room beside them for telling the thread to go back: once as the link is lost, and once as the guest goes live.
+const ORDERS: usize = 8;
 
 /// Batches that are kept to be filled again.
 const SPARE: usize = 64;
@@ -49,20 +55,26 @@ pub struct Followed<C> {
     pub reached: Result<Reached, FollowError<Infallible>>,
 }
 
+/// What the replaying thread tells of its course.
+pub(super) enum News {
+    /// It has left the log's course.
+    Strayed(String),
+    /// It has gone back and executed again what there was of the log; or it cannot, and why.
+    WentBack(Result<(), String>),
+}
+
 /// The replaying thread, seen from the node.
 pub(super) struct Guest<C> {
     /// Where its log comes from; dropping this ends the log.
-    pub(super) batches: flume::Sender<Arrived>,
+    fed: flume::Sender<Fed>,
     /// Batches to be filled again.
     pub(super) spare: flume::Receiver<Batch>,
     /// How far it is.
     pub(super) progress: Arc<Progress>,
     /// The end of loading.
     pub(super) loaded: Option<oneshot::Receiver<Result<Loaded, String>>>,
-    /// It has left the log's course, but goes on.
-    pub(super) strayed: flume::Receiver<String>,
-    /// The engine knows of that.
-    pub(super) told: bool,
+    /// What it tells of its course.
+    pub(super) news: flume::Receiver<News>,
     /// The end of following.
     pub(super) ended: oneshot::Receiver<Followed<C>>,
     /// Faults to be made, for tests.
@@ -77,16 +89,17 @@ impl<C: Cpu + Send + 'static> Guest<C> {
         progress: Arc<Progress>,
         cpu: MakeCpu<C>,
     ) -> std::io::Result<Guest<C>> {
-        let (sender, batches) = flume::bounded(DEPTH);
+        let (sender, fed) = flume::bounded(DEPTH + ORDERS);
         let (used, spare) = flume::bounded(SPARE);
         let (tell_loaded, loaded) = oneshot::channel();
-        let (stray, strayed) = flume::bounded(1);
+        let (tell_news, news) = flume::unbounded();
         let (tell_end, ended) = oneshot::channel();
         let given_up = Arc::new(AtomicBool::new(false));
-        let incoming = Incoming { batches, spare: used, given_up: given_up.clone() };
+        let incoming = Incoming { fed, spare: used, given_up: given_up.clone(), told: false };
         let (spoils, spoilt) = flume::bounded(SPARE);
         let told = progress.clone();
         thread::Builder::new().name("vcpu".into()).spawn(move || {
+            let digest = fetched.begin.digest;
             let (machine, devices) = match make(*fetched, cpu) {
                 Ok((machine, config)) => {
                     let devices = config.devices();
@@ -98,19 +111,36 @@ impl<C: Cpu + Send + 'static> Guest<C> {
                     return;
                 }
             };
-            let _ = tell_end.send(follow(machine, incoming, told, stray, (spoilt, devices)));
+            let replay = Replay::new(Rewindable::new(incoming), Unconfirmed::default(), true, told);
+            let follower = Follower::new(machine, replay).in_lockstep().spoilt_by(spoilt, devices);
+            match follower.keeping_verified(digest) {
+                Ok(follower) => drop(tell_end.send(follow(follower, cpu, &devices, &tell_news))),
+                Err(error) => tracing::error!("the guest cannot be followed: {error}"),
+            }
         })?;
-        Ok(Guest {
-            batches: sender,
-            spare,
-            progress,
-            loaded: Some(loaded),
-            strayed,
-            told: false,
-            spoils,
-            ended,
-            given_up,
-        })
+        Ok(Guest { fed: sender, spare, progress, loaded: Some(loaded), news, spoils, ended, given_up })
+    }
+
+    /// Whether no more batches may wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.fed.len() >= DEPTH
+    }
+
+    /// The next batch.
+    pub(super) fn append(&self, arrived: Arrived) {
+        // A thread that has ended says why elsewhere.
+        let _ = self.fed.try_send(Fed::Batch(arrived));
+    }
+
+    /// Lets it go back to its last verified state, and execute again what there is of the log, if it has left the log's course.
+    pub(super) fn go_back(&self) {
+        let _ = self.fed.try_send(Fed::GoBack);
+    }
+
+    /// Ends the log behind what there is of it, for the guest to go live.
+    pub(super) fn finish(self) -> oneshot::Receiver<Followed<C>> {
+        self.go_back();
+        self.ended
     }
 
     /// Ends the log: at once if it is given up, else behind what there is of it. The machine comes from the receiver.
@@ -175,23 +205,58 @@ pub fn make<C: Cpu>(
     Ok((Machine::restore(cpu, base.memory, &config.devices(), &state)?, config))
 }
 
+/// Follows the log to its end. A machine that leaves its course is not looked at any more, unless it is told to go back.
 fn follow<C: Cpu>(
-    machine: Machine<C>,
-    incoming: Incoming,
-    progress: Arc<Progress>,
-    stray: flume::Sender<String>,
-    (spoils, devices): (flume::Receiver<Spoil>, DevicesConfig),
+    mut follower: Follower<C, Rewindable<Incoming>, Unconfirmed>,
+    cpu: MakeCpu<C>,
+    devices: &DevicesConfig,
+    news: &flume::Sender<News>,
 ) -> Followed<C> {
-    let replay = Replay::new(incoming, Unconfirmed::default(), true, progress);
-    let mut follower = Follower::new(machine, replay).in_lockstep().spoilt_by(spoils, devices);
-    let reached = follower.run(None);
-    if let Err(error @ FollowError::Digest { .. }) = &reached {
-        // It goes on to where the primary's next state is taken, and can be compared there: the log may be enough to run on,
-        // and how far it goes then matters to nobody.
-        let _ = stray.send(error.to_string());
-        follower.tolerate();
-        let _ = follower.run(None);
-    }
+    let reached = loop {
+        let reached = follower.run(None);
+        let history = follower.history();
+        match &reached {
+            Ok(Reached::LogEnds) if history.take_rewound() => {
+                let _ = news.send(News::WentBack(Ok(())));
+                continue;
+            }
+            // There is nothing to go back for.
+            Ok(Reached::LogEnds) if std::mem::take(&mut history.inner().told) => continue,
+            Ok(_) => break reached,
+            Err(error) => drop(news.send(News::Strayed(error.to_string()))),
+        }
+        if let Err(FollowError::Digest { .. }) = &reached {
+            // It goes on to where the primary's next state is taken, and can be compared there: the log may be enough to run
+            // on, and how far it goes then matters to nobody.
+            follower.tolerate();
+            let _ = follower.run(None);
+        }
+        if !is_told_to_go_back(follower.history()) {
+            break reached;
+        }
+        match follower.roll_back(cpu, devices) {
+            Ok(to) => tracing::warn!("went back to the verified state at position {to}"),
+            Err(error) => {
+                tracing::error!("no way back: {error}");
+                let _ = news.send(News::WentBack(Err(error.to_string())));
+                break reached;
+            }
+        }
+    };
     let (machine, unconfirmed, clock) = follower.into_parts();
     Followed { machine, unconfirmed, clock, reached }
+}
+
+/// Keeps the log that comes until this thread is told to go back, or the log ends.
+fn is_told_to_go_back(history: &mut Rewindable<Incoming>) -> bool {
+    while !history.inner().told {
+        match history.next() {
+            Ok(Some(arrived)) => history.recycle(arrived.batch),
+            Ok(None) if history.inner().told => {}
+            Ok(None) => return false,
+            Err(never) => match never {},
+        }
+    }
+    history.inner().told = false;
+    true
 }

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use super::{
     base::Base,
     engine::{Engine, Order},
-    guest::{Followed, Guest, Loaded, MakeCpu},
+    guest::{Followed, Guest, Loaded, MakeCpu, News},
     protocol::{State, Timing},
     status::Status,
     takeover::{Promotion, Times},
@@ -144,7 +144,7 @@ enum Event<C> {
     Answer(Answer),
     Prepared(Result<Base, String>),
     Loaded(Result<Loaded, String>),
-    Strayed(String),
+    News(News),
     GuestEnded(Option<Followed<C>>),
     Command(Command),
     Full,
@@ -204,11 +204,10 @@ impl<C: Cpu + Send + 'static> Node<C> {
         let now = boot_time();
         let sleep = self.engine.wake_at().map_or(Duration::from_secs(3600), |at| at.saturating_sub(now));
         // The primary is told to wait long before this; it must not be taken for silent while nobody listens.
-        let full =
-            self.followed.is_none() && self.guest.as_ref().is_some_and(|guest| guest.batches.is_full());
-        let (loaded, strayed, ended, spare) = match &mut self.guest {
+        let full = self.followed.is_none() && self.guest.as_ref().is_some_and(Guest::is_full);
+        let (loaded, news, ended, spare) = match &mut self.guest {
             Some(guest) => {
-                (guest.loaded.as_mut(), Some(&guest.strayed), Some(&mut guest.ended), Some(&guest.spare))
+                (guest.loaded.as_mut(), Some(&guest.news), Some(&mut guest.ended), Some(&guest.spare))
             }
             None => (None, None, None, None),
         };
@@ -228,7 +227,7 @@ impl<C: Cpu + Send + 'static> Node<C> {
                 }
                 Err(error) => Event::LinkError(error),
             },
-            Ok(strayed) = heard(strayed) => Event::Strayed(strayed),
+            Ok(news) = heard(news) => Event::News(news),
             Some(prepared) = told(self.prepared.as_mut()) => Event::Prepared(prepared),
             Some(dialled) = told(self.dialled.as_mut()) => Event::Dialled(dialled),
             Ok(answer) = self.answers.1.recv_async() => Event::Answer(answer),
@@ -269,14 +268,13 @@ impl<C: Cpu + Send + 'static> Node<C> {
                 self.prepared = None;
                 self.engine.prepared(now, prepared);
             }
-            Event::Strayed(why) => self.strayed(now, &why),
+            // The arbiter's answer may make this node the only one that could run the guest: then it goes back, or says that it
+            // cannot.
+            Event::News(News::Strayed(_)) if self.engine.state() == State::TakingOver => {}
+            Event::News(News::Strayed(why)) => self.engine.diverged(now, &why),
+            Event::News(News::WentBack(result)) => self.engine.went_back(now, result),
             Event::GuestEnded(None) => return Err(NodeError::GuestDied),
-            Event::GuestEnded(Some(followed)) => {
-                if let Err(error) = &followed.reached {
-                    self.strayed(now, &error.to_string());
-                }
-                self.followed = Some(followed);
-            }
+            Event::GuestEnded(Some(followed)) => self.followed = Some(followed),
             Event::Command(Command::Status(reply)) => {
                 // Who asked may be gone.
                 let _ = reply.send(self.status());
@@ -312,10 +310,13 @@ impl<C: Cpu + Send + 'static> Node<C> {
                 }
                 Order::Append(arrived) => {
                     if let Some(guest) = &self.guest {
-                        // A thread that has ended says why elsewhere.
-                        let _ = guest.batches.try_send(arrived);
+                        guest.append(arrived);
                     }
                 }
+                Order::GoBack => match &self.guest {
+                    Some(guest) if self.followed.is_none() => guest.go_back(),
+                    _ => self.engine.went_back(boot_time(), Err("the replaying thread has ended".to_owned())),
+                },
                 Order::Forget => self.retire(true),
                 Order::Ask(question) => self.ask_arbiter(question),
                 Order::Promote(record) => self.promoted = Some(record),
@@ -332,15 +333,6 @@ impl<C: Cpu + Send + 'static> Node<C> {
             self.disconnect();
         }
         Ok(())
-    }
-
-    /// The guest has left the log's course.
-    fn strayed(&mut self, now: Duration, why: &str) {
-        let told = self.guest.as_mut().is_some_and(|guest| std::mem::replace(&mut guest.told, true));
-        // The answer may make this node the only one that could run the guest: then it must say that it cannot.
-        if !told && self.engine.state() != State::TakingOver {
-            self.engine.diverged(now, why);
-        }
     }
 
     /// Ends the guest's thread: at once if the guest is given up, else behind what there is of its log.
@@ -423,10 +415,10 @@ impl<C: Cpu + Send + 'static> Node<C> {
         let answered = Instant::now();
         let guest = self.guest.take().ok_or(NodeError::GuestDied)?;
         let config = self.config.take().ok_or(NodeError::GuestDied)?;
-        drop(guest.batches);
+        let progress = guest.progress.clone();
         let followed = match self.followed.take() {
             Some(followed) => followed,
-            None => guest.ended.await.map_err(|_| NodeError::GuestDied)?,
+            None => guest.finish().await.map_err(|_| NodeError::GuestDied)?,
         };
         let (suspicion, suspected) = self.suspected.unwrap_or((Duration::ZERO, answered));
         let times = Times { suspicion, arbiter: answered - suspected, replay: answered.elapsed() };
@@ -436,7 +428,7 @@ impl<C: Cpu + Send + 'static> Node<C> {
             self.end(record).await;
             return Ok(Outcome::Ended("the guest was stopped".to_owned()));
         }
-        unconfirmed.released(guest.progress.released());
+        unconfirmed.released(progress.released());
         let askers = self.askers;
         Ok(Outcome::Promoted(Box::new(Promotion {
             machine,
@@ -507,7 +499,7 @@ fn is_final(error: &LinkError) -> bool {
 }
 
 /// What the replaying thread says; waits for ever where there is none.
-async fn heard(from: Option<&flume::Receiver<String>>) -> Result<String, flume::RecvError> {
+async fn heard<T>(from: Option<&flume::Receiver<T>>) -> Result<T, flume::RecvError> {
     match from {
         Some(from) => from.recv_async().await,
         None => pending().await,

@@ -44,6 +44,8 @@ pub enum Input {
     NoAnswer,
     /// The primary answers, but does not want this node now.
     Refused,
+    /// The primary has a state for this node, and will go on without it until it has that.
+    Announced,
     /// The state is loaded, and has the digest that was announced.
     Loaded,
     /// The primary lives: a message came in.
@@ -56,6 +58,8 @@ pub enum Input {
     LinkLost,
     /// The replayed guest took another course than the log.
     Diverged,
+    /// It has gone back to its last verified state and executed again all that is held of the log.
+    WentBack,
     /// What came in is of no use: no state can be made of it, or no log.
     Unfit,
     /// The primary hands the guest over: it stands still at the end of the log.
@@ -81,6 +85,8 @@ pub enum Action {
     CloseLink,
     /// Say that the state is loaded.
     SayReady,
+    /// Let the guest go back to its last verified state, and execute again all that is held of the log.
+    GoBack,
     /// Forget guest and log.
     Forget,
     /// Ask the arbiter for the guest, and go on trying until it answers.
@@ -119,6 +125,11 @@ pub struct Protocol {
     granted: Option<Position>,
     /// The log is held up to this watermark.
     held: Position,
+    /// The guest has left the log's course. What was granted stays until the primary has another state for this node: if it
+    /// dies before that, everything that has left it is held here, behind a state that was verified.
+    strayed: bool,
+    /// That the guest goes back was tried since the primary was heard last.
+    went_back: bool,
     /// When the primary was last heard.
     heard: Duration,
 }
@@ -132,6 +143,8 @@ impl Protocol {
             state: State::Dialling,
             granted: None,
             held: Position::BOOT,
+            strayed: false,
+            went_back: false,
             heard: Duration::ZERO,
         }
     }
@@ -145,6 +158,22 @@ impl Protocol {
     /// Whether it may take over: the primary has granted it, and everything that has left the primary since is held here.
     #[must_use]
     pub fn is_eligible(&self) -> bool {
+        !self.strayed && self.holds_all()
+    }
+
+    /// Whether it could take over if its guest had not left the log's course: it can go back and execute the log again.
+    #[must_use]
+    pub fn may_go_back(&self) -> bool {
+        self.strayed && !self.went_back && self.holds_all()
+    }
+
+    /// Whether its guest is on its way back, and it looks whether the primary is still there.
+    #[must_use]
+    pub fn is_going_back(&self) -> bool {
+        self.strayed && self.state == State::Redialling
+    }
+
+    fn holds_all(&self) -> bool {
         self.granted.is_some_and(|granted| self.held >= granted)
     }
 
@@ -163,6 +192,7 @@ impl Protocol {
     /// How long the primary may be silent now.
     fn patience(&self) -> Option<Duration> {
         match self.state {
+            State::Loading if self.may_go_back() => Some(self.timing.suspicion),
             State::Loading => Some(self.timing.join),
             State::Following | State::Receiving => Some(self.timing.suspicion),
             _ => None,
@@ -185,6 +215,11 @@ impl Protocol {
             (State::Dialling, Input::Unreachable | Input::NoAnswer | Input::Refused) => {
                 self.dial_later(now, actions)
             }
+            // Whoever is there or not: this node cannot take over before its guest has gone back.
+            (State::Redialling, Input::Unreachable | Input::NoAnswer) if self.strayed => {
+                actions.push(Action::Dial(now + self.timing.retry));
+            }
+            (State::Redialling, Input::WentBack) => self.strayed = false,
             // The process is dead.
             (State::Redialling, Input::Unreachable) => self.suspect(now, actions),
             // The host is dead, or busy: that takes the suspicion time to tell apart.
@@ -197,12 +232,17 @@ impl Protocol {
             // without it, or the arbiter, says that it is the past.
             (State::Redialling, Input::Refused) => self.dial_later(now, actions),
             (State::Redialling, Input::NoAnswer) => actions.push(Action::Dial(now + self.timing.retry)),
+            // The arbiter has agreed that the primary goes on alone: what is held here is the past.
+            (State::Loading, Input::Announced) => self.forget(),
             (State::Loading, Input::Loaded) => {
                 self.state = State::Following;
                 actions.push(Action::SayReady);
             }
+            (State::Loading, Input::Granted(position)) if self.strayed => self.granted = Some(position),
+            (State::Loading, Input::Held(watermark)) if self.strayed => self.held = watermark,
             (State::Following, Input::Granted(position)) => self.granted = Some(position),
             (State::Following, Input::Held(watermark)) => self.held = watermark,
+            (State::Loading, Input::LinkLost) if self.may_go_back() => self.go_back(now, actions),
             (State::Loading, Input::LinkLost) => self.restart(now, actions),
             (State::Following | State::Receiving, Input::LinkLost) => self.link_lost(now, actions),
             (State::Following, Input::HandedOver) if self.is_eligible() => self.state = State::Receiving,
@@ -213,11 +253,18 @@ impl Protocol {
             }
             // The primary is there, and gives this node another state.
             (State::Following, Input::Diverged) => {
-                self.forget();
+                self.strayed = true;
                 self.heard = now;
                 self.state = State::Loading;
             }
-            (State::Redialling, Input::Diverged) => self.restart(now, actions),
+            (State::Redialling, Input::Diverged) => {
+                self.strayed = true;
+                if self.may_go_back() {
+                    self.go_back(now, actions);
+                } else {
+                    self.restart(now, actions);
+                }
+            }
             (State::Receiving, Input::Diverged)
             | (State::Following, Input::HandedOver)
             | (State::Loading | State::Following | State::Receiving | State::Redialling, Input::Unfit) => {
@@ -248,8 +295,9 @@ impl Protocol {
 
     fn connected(&mut self, now: Duration, resumed: bool, actions: &mut Vec<Action>) {
         self.heard = now;
-        if resumed && self.state == State::Redialling {
+        if resumed && self.is_eligible() {
             self.state = State::Following;
+            self.went_back = false;
             return;
         }
         if resumed {
@@ -275,11 +323,21 @@ impl Protocol {
         }
     }
 
+    /// The primary is not there while the guest is on a wrong course: what is held here may be all that is left of it.
+    fn go_back(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.state = State::Redialling;
+        self.went_back = true;
+        actions.push(Action::GoBack);
+        actions.push(Action::Dial(now));
+    }
+
     /// The primary seems to be dead.
     fn suspect(&mut self, now: Duration, actions: &mut Vec<Action>) {
         if self.is_eligible() {
             self.state = State::TakingOver;
             actions.push(Action::AskArbiter);
+        } else if self.may_go_back() {
+            self.go_back(now, actions);
         } else {
             self.restart(now, actions);
         }
@@ -296,6 +354,8 @@ impl Protocol {
     fn forget(&mut self) {
         self.granted = None;
         self.held = Position::BOOT;
+        self.strayed = false;
+        self.went_back = false;
     }
 
     fn dial_later(&self, now: Duration, actions: &mut Vec<Action>) {
@@ -411,17 +471,74 @@ mod tests {
         let mut protocol = eligible();
         assert_eq!(step(&mut protocol, 5, Input::Diverged), [], "the primary gives it another state");
         assert!(!protocol.is_eligible());
-        step(&mut protocol, 6, Input::Granted(Position(10)));
-        assert_eq!(step(&mut protocol, 7, Input::Loaded), [Action::SayReady]);
+        step(&mut protocol, 6, Input::Announced);
+        step(&mut protocol, 7, Input::Granted(Position(10)));
+        assert_eq!(step(&mut protocol, 8, Input::Loaded), [Action::SayReady]);
         assert!(!protocol.is_eligible(), "what was granted before counts no more");
     }
 
     #[test]
-    fn who_diverges_without_a_link_joins_anew() {
+    fn who_has_diverged_when_the_primary_dies_goes_back_first() {
+        let mut protocol = eligible();
+        step(&mut protocol, 5, Input::Diverged);
+        step(&mut protocol, 6, Input::Held(Position(20)));
+        assert_eq!(step(&mut protocol, 7, Input::LinkLost), [Action::GoBack, Action::Dial(at(7))]);
+        assert_eq!(
+            step(&mut protocol, 8, Input::Unreachable),
+            [Action::Dial(at(18))],
+            "not before it is back"
+        );
+        assert!(!protocol.is_eligible());
+        assert_eq!(step(&mut protocol, 15, Input::WentBack), []);
+        assert_eq!(step(&mut protocol, 18, Input::Unreachable), [Action::AskArbiter]);
+    }
+
+    #[test]
+    fn who_has_diverged_and_hears_no_more_of_the_primary_goes_back() {
+        let mut protocol = eligible();
+        step(&mut protocol, 5, Input::Diverged);
+        assert_eq!(protocol.wake_at(), Some(at(505)));
+        let actions = step(&mut protocol, 505, Input::Tick);
+        assert_eq!(actions, [Action::CloseLink, Action::GoBack, Action::Dial(at(505))]);
+    }
+
+    #[test]
+    fn who_is_given_another_state_does_not_go_back() {
+        let mut protocol = eligible();
+        step(&mut protocol, 5, Input::Diverged);
+        step(&mut protocol, 6, Input::Announced);
+        let actions = step(&mut protocol, 7, Input::LinkLost);
+        assert!(actions.contains(&Action::Forget) && !actions.contains(&Action::GoBack), "{actions:?}");
+    }
+
+    #[test]
+    fn who_diverges_without_a_link_goes_back_once() {
         let mut protocol = eligible();
         step(&mut protocol, 5, Input::LinkLost);
-        assert!(step(&mut protocol, 6, Input::Diverged).contains(&Action::Forget));
+        assert_eq!(step(&mut protocol, 6, Input::Diverged), [Action::GoBack, Action::Dial(at(6))]);
+        step(&mut protocol, 7, Input::WentBack);
+        assert!(protocol.is_eligible());
+        assert!(step(&mut protocol, 8, Input::Diverged).contains(&Action::Forget));
         assert!(!protocol.is_eligible());
+    }
+
+    #[test]
+    fn who_went_back_and_finds_the_primary_goes_on() {
+        let mut protocol = eligible();
+        step(&mut protocol, 5, Input::LinkLost);
+        step(&mut protocol, 6, Input::Diverged);
+        step(&mut protocol, 7, Input::WentBack);
+        assert_eq!(step(&mut protocol, 8, Input::Connected(true)), []);
+        assert!(protocol.is_eligible());
+        assert_eq!(protocol.state(), State::Following);
+    }
+
+    #[test]
+    fn who_cannot_go_back_joins_anew() {
+        let mut protocol = eligible();
+        step(&mut protocol, 5, Input::Diverged);
+        step(&mut protocol, 6, Input::LinkLost);
+        assert!(step(&mut protocol, 7, Input::Unfit).contains(&Action::Forget));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! ECHOVISOR_FLIPS=1000 cargo test -p echovisor-tests --test scripted_nodes flips -- --nocapture   as many flips
+//! ECHOVISOR_SEED=7 ...                                                                            others
 //! ```
 
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use echovisor_event::limits::PAGE_SIZE;
 use echovisor_machine::cpu::scripted::ScriptedCpu;
 use echovisor_replayer::{Spoil, secondary::Report};
+use echovisor_tests::size;
 use fastrand::Rng;
 use tokio::sync::oneshot;
 
@@ -19,7 +21,7 @@ use crate::{
 };
 
 /// Flips where nothing else is asked for.
-const FLIPS: u32 = 24;
+const FLIPS: u64 = 24;
 
 /// Checkpoints within which every page is read again, and some more for the one that is under way.
 const PASS: u64 = 66;
@@ -33,10 +35,10 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// What became of the flips.
 #[derive(Debug, Default)]
 struct Sum {
-    exact: u32,
-    elsewhere: u32,
-    overwritten: u32,
-    never_seen: u32,
+    exact: u64,
+    elsewhere: u64,
+    overwritten: u64,
+    never_seen: u64,
 }
 
 struct Pair {
@@ -115,14 +117,14 @@ fn names(report: &Report, spoil: Spoil) -> bool {
 
 #[test]
 fn random_flips_are_healed_and_told() {
-    let flips = std::env::var("ECHOVISOR_FLIPS").map_or(FLIPS, |flips| flips.parse().expect("a number"));
+    let flips = size("ECHOVISOR_FLIPS", FLIPS);
     let lab = Lab::with_checkpoints(CADENCE);
     let primary = lab.primary("one");
     let secondary = lab.secondary("two", lab.address("one"));
     primary.wait_until_protected();
     secondary.wait_until_eligible();
     let mut pair = Pair { primary, secondary, frames: 0 };
-    let (mut rng, mut sum) = (Rng::with_seed(11), Sum::default());
+    let (mut rng, mut sum) = (Rng::with_seed(size("ECHOVISOR_SEED", 11)), Sum::default());
     for number in 0..flips {
         let spoil = draw(&mut rng);
         match pair.flip(spoil) {

@@ -1,5 +1,6 @@
 //! A primary and a secondary, their protocol, link and arbiter, with a scripted guest: everything but the processor is real.
 
+mod going_back;
 #[path = "../guests.rs"]
 mod guests;
 mod healing;

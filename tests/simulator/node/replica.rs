@@ -8,9 +8,10 @@ use std::{
 
 use echovisor_event::{Effect, Nanos, Position};
 use echovisor_log::Batch;
-use echovisor_machine::{Effects, Machine, cpu::scripted::ScriptedCpu};
+use echovisor_machine::{Effects, Machine, MachineConfig, cpu::scripted::ScriptedCpu};
 use echovisor_replayer::{
-    Arrived, FollowError, Follower, History, Progress, Reached, Replay, Unconfirmed, Witness,
+    Arrived, FollowError, Follower, History, Progress, Reached, Replay, Rewind, Rewindable, Unconfirmed,
+    Witness,
     secondary::{Base, Fetched, Unmade, make},
 };
 use echovisor_tests::scripted;
@@ -23,7 +24,8 @@ use crate::{
 
 /// A machine that follows the log.
 pub(crate) struct Replica {
-    follower: Follower<ScriptedCpu, Feed, Kept>,
+    follower: Follower<ScriptedCpu, Rewindable<Feed>, Kept>,
+    config: MachineConfig,
     batches: Arc<Mutex<Batches>>,
     pub(crate) progress: Arc<Progress>,
     /// Where it began, what its clock showed then, and when that was.
@@ -33,6 +35,8 @@ pub(crate) struct Replica {
     pub(crate) stopped: bool,
     /// It is not what the log says any more.
     pub(crate) strayed: bool,
+    /// It has gone back, and executes again what there is of the log.
+    pub(crate) returning: bool,
 }
 
 /// A replica that goes live.
@@ -62,12 +66,23 @@ struct Kept {
 impl Replica {
     /// Makes a machine of a state that was fetched.
     pub(crate) fn make(fetched: Fetched, progress: Arc<Progress>, now: Time) -> Result<Replica, Unmade> {
-        let (machine, _) = make(fetched, scripted::processor)?;
+        let digest = fetched.begin.digest;
+        let (machine, config) = make(fetched, scripted::processor)?;
         let batches = Arc::new(Mutex::new(Batches::default()));
         let (begun, clock) = (machine.position(), (machine.clock(), now));
-        let replay = Replay::new(Feed(batches.clone()), Kept::default(), true, progress.clone());
-        let follower = Follower::new(machine, replay);
-        Ok(Replica { follower, batches, progress, begun, clock, stopped: false, strayed: false })
+        let history = Rewindable::new(Feed(batches.clone()));
+        let replay = Replay::new(history, Kept::default(), true, progress.clone());
+        let follower = Follower::new(machine, replay).keeping_verified(digest)?;
+        let (stopped, strayed, returning) = (false, false, false);
+        Ok(Replica { follower, config, batches, progress, begun, clock, stopped, strayed, returning })
+    }
+
+    /// Goes back to its last verified state. What was wrong with it is not in that.
+    pub(crate) fn go_back(&mut self) -> Result<(), String> {
+        let went = self.follower.roll_back(scripted::processor, &self.config.devices());
+        went.map_err(|error| error.to_string())?;
+        (self.strayed, self.returning) = (false, true);
+        Ok(())
     }
 
     /// Goes on though it has left the log's course, to be compared elsewhere.
@@ -93,10 +108,17 @@ impl Replica {
             return Ok(false);
         }
         self.batches.lock().expect("one thread").allowed = batches;
-        match self.follower.run(None)? {
-            Reached::LogEnds => {}
-            Reached::Stopped => self.stopped = true,
-            other => panic!("a scripted guest that does not end: {other:?}"),
+        loop {
+            match self.follower.run(None)? {
+                // What was kept has been executed again; what came meanwhile follows.
+                Reached::LogEnds if self.follower.history().take_rewound() => {}
+                Reached::LogEnds => break,
+                Reached::Stopped => {
+                    self.stopped = true;
+                    break;
+                }
+                other => panic!("a scripted guest that does not end: {other:?}"),
+            }
         }
         Ok(!self.batches.lock().expect("one thread").waiting.is_empty())
     }
@@ -149,5 +171,12 @@ impl Effects for Kept {
 impl Witness for Kept {
     fn released(&mut self, up_to: Position) {
         self.unconfirmed.released(up_to);
+    }
+}
+
+impl Rewind for Kept {
+    fn rewind(&mut self, to: Position) {
+        self.unconfirmed.rewind(to);
+        self.answers.retain(|(at, _)| *at <= to);
     }
 }

@@ -57,8 +57,6 @@ pub(crate) struct Secondary {
     pub(crate) diverged: Option<String>,
     /// Its memory is bad, so that it must diverge.
     pub(crate) rotten: bool,
-    /// It cannot go live.
-    broken: bool,
     mutant: Mutant,
 }
 
@@ -112,7 +110,6 @@ impl Secondary {
             replica_at: None,
             diverged: None,
             rotten: false,
-            broken: false,
             mutant,
         }
     }
@@ -199,18 +196,20 @@ impl Secondary {
             match replica.run(4) {
                 Ok(more) => {
                     self.replica_at = more.then(|| step.now + step.rng.u64(10_000..400_000));
+                    if !more && std::mem::take(&mut replica.returning) {
+                        self.engine.went_back(local, Ok(()));
+                    }
                 }
                 // It goes on as far as it can.
                 Err(_) if replica.strayed => self.replica_at = None,
                 Err(error) => {
+                    replica.returning = false;
                     self.diverged = Some(error.to_string());
                     let goes_on = matches!(error, FollowError::Digest { .. });
                     self.replica_at = goes_on.then_some(step.now);
                     replica.stray();
-                    // The answer may make this node the only one that could run the guest: then it must say that it cannot.
-                    if self.engine.state() == State::TakingOver {
-                        self.broken = true;
-                    } else {
+                    // The answer may make this node the only one that could run the guest: then it goes back.
+                    if self.engine.state() != State::TakingOver {
                         self.engine.diverged(local, &error.to_string());
                     }
                 }
@@ -304,6 +303,16 @@ impl Secondary {
                     }
                     None => self.early.push(arrived),
                 },
+                Order::GoBack => {
+                    let replica = self.replica.as_mut().expect("who was granted something has a machine");
+                    match replica.go_back() {
+                        Ok(()) => {
+                            self.replica_at = Some(step.now + step.rng.u64(MILLISECOND..200 * MILLISECOND));
+                            self.forgive();
+                        }
+                        Err(error) => self.engine.went_back(step.local, Err(error)),
+                    }
+                }
                 Order::Forget => {
                     self.forgive();
                     self.former = self.replica.take().map(Replica::into_base).or(self.former.take());
@@ -326,13 +335,17 @@ impl Secondary {
     /// Executes the rest of the log.
     fn promote(&mut self, record: Record, step: &mut Step<'_>) {
         let replica = self.replica.as_mut().expect("who takes over has a machine");
-        let followed = if self.broken { Ok(false) } else { replica.run(usize::MAX) };
-        if let Err(error) = &followed {
-            self.diverged = Some(error.to_string());
-        }
-        if self.broken || followed.is_err() {
-            step.wants.push(Want::Fail);
-            return;
+        let strayed = replica.strayed || replica.run(usize::MAX).is_err();
+        if strayed {
+            let went = replica.go_back();
+            let went = went.and_then(|()| replica.run(usize::MAX).map_err(|error| error.to_string()));
+            if let Err(error) = went {
+                self.diverged = Some(error);
+                step.wants.push(Want::Fail);
+                return;
+            }
+            self.diverged = None;
+            self.rotten = false;
         }
         if !replica.stopped {
             self.promoted = Some(record);

@@ -84,7 +84,6 @@ impl Simulation {
                 {
                     replica.rot();
                     secondary.rotten = true;
-                    self.oracles.progress.crashed(self.survives(None));
                 }
             }
             Fault::StallReplica { whom, lasts } => {
@@ -146,7 +145,9 @@ impl Simulation {
         record.mode == Mode::Ended
             || others.filter_map(|(_, slot)| slot.process.as_ref()).any(|process| {
                 let eligible = || match &process.role {
-                    Role::Secondary(secondary) => secondary.engine.is_eligible() && !secondary.rotten,
+                    Role::Secondary(secondary) => {
+                        secondary.engine.is_eligible() || secondary.engine.may_go_back()
+                    }
                     Role::Primary(_) => false,
                 };
                 process.id == record.holder || record.mode == Mode::Protected(process.id) && eligible()
