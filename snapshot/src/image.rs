@@ -2,10 +2,7 @@
 //!
 //! `docs/formats/image.md` describes the bytes.
 
-use echovisor_event::{
-    Digest, Position,
-    limits::{MEMORY_MAX, PAGE_SIZE},
-};
+use echovisor_event::{Digest, Position, limits::PAGE_SIZE};
 use echovisor_machine::{
     Machine, MachineConfig, MachineState, Memory, MemoryError,
     cpu::{Cpu, CpuError},
@@ -34,6 +31,10 @@ const WINDOW_LOG: u32 = 19;
 /// What an image may hold besides pages, bytes: processor and devices.
 const STATE_MAX: u64 = 1 << 20;
 
+/// Longest body, bytes: what the relative pointers in it reach. A guest may use more memory than that; its snapshots have no such
+/// bound.
+const BODY_MAX: u64 = i32::MAX as u64;
+
 /// A machine's whole state at a boundary: processor, devices, and every page that is not zero.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Image {
@@ -61,10 +62,10 @@ pub enum ImageError {
         /// The version it has.
         found: u32,
     },
-    /// The image announces more than a guest can have.
-    #[error("a state image of {size} bytes: more than a guest can have")]
+    /// It is, or says that it is, larger than an image can be.
+    #[error("a state image of {size} bytes: it can have {BODY_MAX}")]
     TooLarge {
-        /// Bytes announced.
+        /// Its bytes.
         size: u64,
     },
     /// The bytes do not decompress to what they announce.
@@ -181,15 +182,21 @@ impl Image {
     }
 
     /// The image as bytes, compressed.
-    #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// If it is too large for that.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, ImageError> {
+        let size = (self.pages.len() + self.numbers.len() * size_of::<u32>()) as u64 + STATE_MAX;
+        if size > BODY_MAX {
+            return Err(ImageError::TooLarge { size });
+        }
         let body = rkyv::to_bytes::<rkyv::rancor::Error>(self).expect("plain data serialises");
         let mut bytes = Vec::with_capacity(PREFIX + body.len() / 4);
         bytes.extend(MAGIC);
         bytes.extend(IMAGE_VERSION.to_le_bytes());
         bytes.extend((body.len() as u64).to_le_bytes());
         compress(&body, &mut bytes).expect("compressing into memory");
-        bytes
+        Ok(bytes)
     }
 
     /// Reads an image that came from outside.
@@ -207,8 +214,7 @@ impl Image {
             return Err(ImageError::Version { found: version });
         }
         let size = u64::from_le_bytes(prefix[12..].try_into().expect("eight bytes"));
-        let page_list = MEMORY_MAX / PAGE_SIZE as u64 * 4;
-        if size > MEMORY_MAX + page_list + STATE_MAX {
+        if size > BODY_MAX {
             return Err(ImageError::TooLarge { size });
         }
         // The announced size is a bound, not a reason to allocate: memory is taken for what really comes out.

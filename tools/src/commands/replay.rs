@@ -207,7 +207,7 @@ impl Course {
     fn restore(&mut self) -> Result<(), Failure> {
         let machine = self.follower.machine();
         let image = Image::capture(machine.memory(), machine.save()?);
-        let image = Image::from_bytes(&image.to_bytes())?;
+        let image = Image::from_bytes(&image.to_bytes()?)?;
         let machine: Machine<KvmCpu> = image.restore(&self.config, KvmCpu::new)?;
         self.follower.replace_machine(machine);
         self.restores += 1;
