@@ -77,7 +77,7 @@ impl RunningDigest {
         self.pages.update(memory, pages);
     }
 
-    /// Reads pages that a capture holds, as they were there. They are those that had changed last.
+    /// Reads pages that were copied for a capture, as they were there: those that had changed since they were read from memory.
     pub fn rehash_held(&mut self, capture: &Capture, pages: &PageSet) {
         capture.update_some(&mut self.pages, pages);
     }
