@@ -7,9 +7,20 @@ use std::{
     path::Path,
 };
 
-/// Makes a directory that only its owner can enter, and its parents. One that exists is fine.
+/// Makes a directory that only its owner can enter, durably, and its parents. One that exists is fine.
 pub(crate) fn make_dir(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    if !path.is_dir() {
+        let parent = parent(path);
+        make_dir(parent)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        sync_dir(parent)?;
+    }
+    Ok(())
+}
+
+/// The directory in which a path stands.
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Makes a directory's entries durable.
@@ -35,6 +46,6 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<File> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
-    sync_dir(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })?;
+    sync_dir(parent(path))?;
     Ok(file)
 }

@@ -10,9 +10,20 @@ use std::{
 /// What the name of a file that is not yet complete ends with.
 pub(super) const TEMPORARY: &str = "tmp";
 
-/// Makes a directory that only its owner can enter, and its parents. One that exists is fine.
+/// Makes a directory that only its owner can enter, durably, and its parents. One that exists is fine.
 pub(super) fn make_dir(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    if !path.is_dir() {
+        let parent = parent(path);
+        make_dir(parent)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        sync_dir(parent)?;
+    }
+    Ok(())
+}
+
+/// The directory in which a path stands.
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Makes a directory's entries durable.
