@@ -1,7 +1,10 @@
 //! A primary with a store comes back after a stop and after a kill, with its guest's state and its clients' connections; or it
 //! says why it may not.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use echovisor_tests::{Account, Finished, Guest, KV, Lab, Load, Node, Replayed, Role, Scene, scenario, size};
 
@@ -125,6 +128,26 @@ fn a_past_that_others_have_left_behind_does_not_go_live() {
         load.wait_for_replies(500);
         load.finish().must_be_clean();
         secondary.stop();
+    });
+}
+
+#[test]
+fn a_start_that_came_to_nothing_is_made_again() {
+    scenario(|scene| {
+        let lab = Lab::new(scene);
+        let folder = folder(scene);
+        let node = lone(&lab, KV, &folder, &["--ack", "disk"]);
+        node.wait_until("up", |_| true);
+        node.stop();
+        // What is there when the header is on disk, and nothing that comes after it.
+        fs::remove_file(folder.join("writer")).expect("a file");
+        for part in ["segments", "snapshots", "index"] {
+            fs::remove_dir_all(folder.join(part)).expect("a folder");
+            fs::create_dir(folder.join(part)).expect("a folder");
+        }
+        let node = lone(&lab, KV, &folder, &["--ack", "disk"]);
+        drop(lab.connect(6379));
+        node.stop();
     });
 }
 

@@ -1,7 +1,7 @@
 //! A recording that is written.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
@@ -100,6 +100,21 @@ impl Store {
         index.flush()?;
         let (segments, term) = (contents.segments, contents.term);
         Ok(Store { layout, header, index, segments, open: None, term, _lock: lock })
+    }
+
+    /// Takes back a recording that has not begun, so that it can be created anew.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Exists`] if it has a segment; [`StoreError::Io`].
+    pub fn take_back(self) -> Result<(), StoreError> {
+        if !self.segments.is_empty() {
+            return Err(StoreError::Exists { dir: self.layout.dir });
+        }
+        let header = self.layout.header();
+        fs::remove_file(&header)
+            .and_then(|()| files::sync_dir(&self.layout.dir))
+            .map_err(StoreError::io("removing", &header))
     }
 
     /// Who is recorded.

@@ -52,7 +52,7 @@ pub struct Resumed {
 }
 
 impl Past {
-    /// Opens the store in `folder`; `None` if there is none.
+    /// Opens the store in `folder`; `None` if there is none, or none whose guest can have run.
     ///
     /// # Errors
     /// If it cannot be continued here.
@@ -63,6 +63,12 @@ impl Past {
         };
         let config = machine_of(store.header(), here)?;
         let snapshots = PageStore::open(&store.snapshots_dir())?;
+        let kept = snapshots.snapshots();
+        if store.segments().is_empty() && kept.list().is_empty() && kept.damaged().is_empty() {
+            // The first snapshot is on disk before the log begins, and that before the guest runs: this is how far a start came.
+            store.take_back()?;
+            return Ok(None);
+        }
         let (writer, stopped) = (store.writer()?, store.ends_on_purpose()?);
         Ok(Some(Past { store, snapshots, config, writer, stopped }))
     }
