@@ -20,6 +20,7 @@
 //! |---|---|---|
 //! | `ECHOVISOR_KILLS` | kills, or stops, of a node under load, in each test that kills or stops | 3 |
 //! | `ECHOVISOR_FAULTS` | every other fault | 1 |
+//! | `ECHOVISOR_POWER_LOSSES` | losses of power, in each test of them | 2 |
 //! | `ECHOVISOR_REQUESTS` | requests of one run of redis-benchmark | 5000 |
 //! | `ECHOVISOR_RUNS` | recordings of the same load | 1 |
 //! | `ECHOVISOR_NETEM` | none: what netem does to packets on the client's cable and the link, as in `delay 5ms loss 1%` | nothing |

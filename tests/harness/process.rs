@@ -111,6 +111,14 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
+    /// Asks it to end, and to clean up behind it.
+    ///
+    /// # Panics
+    /// If the host has lost it.
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("a child of this process");
     }

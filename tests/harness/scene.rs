@@ -82,7 +82,7 @@ fn outside(test: &str) {
     let target = binary.as_deref().and_then(|name| name.rsplit_once('-')).map_or("NAME", |(name, _)| name);
     assert!(
         status.success(),
-        "failed; to see it again: tests/run --test {target} -- --exact {test} --nocapture"
+        "failed; to see it again: tests/run --test {target} -- --exact {test} --include-ignored --nocapture"
     );
 }
 
