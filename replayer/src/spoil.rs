@@ -1,7 +1,7 @@
 //! Faults that are made on purpose, to see that they are found, healed and told. For tests only.
 
 use echovisor_machine::{
-    Machine, RestoreError,
+    Machine, MachineState, RestoreError,
     cpu::{Cpu, CpuError, CpuState},
     devices::DevicesConfig,
 };
@@ -40,38 +40,65 @@ pub enum SpoilError {
     /// The machine refuses its changed state.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// The machine has not the changed state that it took.
+    #[error("{0:?} was made, but cannot be read back")]
+    Lost(Spoil),
 }
 
 impl Spoil {
     /// Makes the fault in a machine that stands at a boundary.
     ///
     /// # Errors
-    /// If the processor does not tell its state, or does not take it back.
+    /// If the processor does not tell its state, or does not take it back. That the bit is bad is read back: a fault which was
+    /// never made proves nothing about those who look for it.
     pub fn apply<C: Cpu>(self, machine: &mut Machine<C>, config: &DevicesConfig) -> Result<(), SpoilError> {
         if let Spoil::Memory { address, bit } = self {
             machine.memory().flip(address % machine.memory().size(), bit);
             return Ok(());
         }
         let mut state = machine.save()?;
-        match (self, &mut state.cpu) {
-            (Spoil::Register { number, bit }, CpuState::Scripted(scripted)) => {
-                let registers = &mut scripted.registers;
-                let number = number % registers.len();
-                registers[number] ^= 1 << (bit % 64);
-            }
-            (Spoil::Register { number, bit }, CpuState::Kvm(kvm)) => {
-                let r = &mut kvm.regs;
-                let registers = [
-                    &mut r.rax, &mut r.rbx, &mut r.rcx, &mut r.rdx, &mut r.rsi, &mut r.rdi, &mut r.rbp,
-                    &mut r.r8, &mut r.r9, &mut r.r10, &mut r.r11, &mut r.r12, &mut r.r13, &mut r.r14,
-                    &mut r.r15,
-                ];
+        let right = self.read(&mut state);
+        self.flip(&mut state);
+        machine.overwrite(config, &state)?;
+        let taken = self.read(&mut machine.save()?);
+        if taken != self.read(&mut state) || taken == right { Err(SpoilError::Lost(self)) } else { Ok(()) }
+    }
+
+    /// Makes the fault in a state.
+    fn flip(self, state: &mut MachineState) {
+        match self {
+            Spoil::Register { number, bit } => {
+                let mut registers = registers(&mut state.cpu);
                 let number = number % registers.len();
                 *registers[number] ^= 1 << (bit % 64);
             }
-            (Spoil::Device { bit }, _) => state.devices.console.scratch ^= 1 << (bit % 8),
-            (Spoil::Memory { .. }, _) => {}
+            Spoil::Device { bit } => state.devices.console.scratch ^= 1 << (bit % 8),
+            Spoil::Memory { .. } => {}
         }
-        Ok(machine.overwrite(config, &state)?)
+    }
+
+    /// What there is in its place.
+    fn read(self, state: &mut MachineState) -> u64 {
+        match self {
+            Spoil::Register { number, .. } => {
+                let registers = registers(&mut state.cpu);
+                *registers[number % registers.len()]
+            }
+            _ => state.devices.console.scratch.into(),
+        }
+    }
+}
+
+/// The registers that can go bad.
+fn registers(cpu: &mut CpuState) -> Vec<&mut u64> {
+    match cpu {
+        CpuState::Scripted(scripted) => scripted.registers.iter_mut().collect(),
+        CpuState::Kvm(kvm) => {
+            let r = &mut kvm.regs;
+            vec![
+                &mut r.rax, &mut r.rbx, &mut r.rcx, &mut r.rdx, &mut r.rsi, &mut r.rdi, &mut r.rbp,
+                &mut r.r8, &mut r.r9, &mut r.r10, &mut r.r11, &mut r.r12, &mut r.r13, &mut r.r14, &mut r.r15,
+            ]
+        }
     }
 }

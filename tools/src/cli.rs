@@ -7,6 +7,7 @@ use echovisor_event::Position;
 use echovisor_log::{arbiter, link::Keys};
 use echovisor_machine::MachineConfig;
 use echovisor_recorder::{Keeper, primary::protocol::Timing};
+use echovisor_replayer::secondary::Report;
 use echovisor_snapshot::store::{Keep, PageStore};
 use humantime::Duration;
 
@@ -16,7 +17,7 @@ use crate::{
         stop,
     },
     failure::{Exit, Failure},
-    key_file, output,
+    key_file, output, reports,
     values::{Arbiter, Every, Mac, MemorySize, Net},
 };
 
@@ -247,6 +248,10 @@ pub struct NodeArgs {
     /// How long a silent peer is trusted to be alive
     #[arg(long, value_name = "TIME", default_value = "500ms")]
     pub suspicion: Duration,
+
+    /// As a secondary, keep a report of each divergence in this folder, which only its owner can read
+    #[arg(long, value_name = "DIR")]
+    pub reports: Option<PathBuf>,
 }
 
 impl NodeArgs {
@@ -254,6 +259,14 @@ impl NodeArgs {
     #[must_use]
     pub fn timing(&self) -> Timing {
         Timing { heartbeat: *self.heartbeat, suspicion: *self.suspicion, ..Timing::default() }
+    }
+
+    /// Where reports of divergences go to be kept.
+    ///
+    /// # Errors
+    /// If their folder cannot be made.
+    pub fn reports(&self) -> Result<Option<flume::Sender<Arc<Report>>>, Failure> {
+        self.reports.as_deref().map(reports::keep).transpose()
     }
 
     /// The keys of the link's ends, if there are any.

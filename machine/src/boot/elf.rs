@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use elf::{
     ElfBytes, ParseError,
-    abi::{EM_X86_64, ET_EXEC, PF_X, PT_DYNAMIC, PT_INTERP, PT_LOAD, SHF_EXECINSTR, STT_FUNC},
+    abi::{EM_X86_64, ET_EXEC, PF_X, PT_DYNAMIC, PT_INTERP, PT_LOAD, SHF_EXECINSTR, STT_FUNC, STT_OBJECT},
     endian::LittleEndian,
     file::Class,
 };
@@ -137,13 +137,22 @@ impl<'a> Image<'a> {
 
     /// The functions of the symbol table with their addresses, unsorted.
     pub(super) fn functions(&self) -> Result<Vec<(Range<u64>, &'a str)>, ElfError> {
+        self.symbols(&[STT_FUNC])
+    }
+
+    /// The functions and variables of the symbol table with their addresses, unsorted.
+    pub(super) fn functions_and_variables(&self) -> Result<Vec<(Range<u64>, &'a str)>, ElfError> {
+        self.symbols(&[STT_FUNC, STT_OBJECT])
+    }
+
+    fn symbols(&self, kinds: &[u8]) -> Result<Vec<(Range<u64>, &'a str)>, ElfError> {
         let Some((symbols, names)) = self.file.symbol_table()? else { return Ok(Vec::new()) };
-        let mut functions = Vec::new();
-        for symbol in symbols.iter().filter(|symbol| symbol.st_symtype() == STT_FUNC) {
+        let mut found = Vec::new();
+        for symbol in symbols.iter().filter(|symbol| kinds.contains(&symbol.st_symtype())) {
             let name = names.get(symbol.st_name as usize)?;
-            functions.push((symbol.st_value..symbol.st_value.saturating_add(symbol.st_size), name));
+            found.push((symbol.st_value..symbol.st_value.saturating_add(symbol.st_size), name));
         }
-        Ok(functions)
+        Ok(found)
     }
 
     fn executable(&self) -> Result<Vec<(u64, &'a [u8])>, ElfError> {

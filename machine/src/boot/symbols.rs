@@ -2,11 +2,11 @@
 
 use super::{ElfError, elf::Image};
 
-/// The functions of a guest, by address.
-#[derive(Clone, Debug, Default)]
+/// The functions and variables of a guest, by address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Symbols {
     /// Start, end, name; sorted by start.
-    functions: Vec<(u64, u64, String)>,
+    named: Vec<(u64, u64, String)>,
 }
 
 impl Symbols {
@@ -16,20 +16,27 @@ impl Symbols {
     /// If the file is no bare guest.
     pub fn of(elf: &[u8]) -> Result<Symbols, ElfError> {
         let image = Image::parse(elf)?;
-        let mut functions: Vec<_> = image
-            .functions()?
+        let mut named: Vec<_> = image
+            .functions_and_variables()?
             .into_iter()
             .map(|(range, name)| (range.start, range.end, name.to_owned()))
             .collect();
-        functions.sort();
-        Ok(Symbols { functions })
+        named.sort();
+        Ok(Symbols { named })
     }
 
-    /// `name+0xoffset` of the function that holds `address`.
+    /// The same with other names, such as readable ones.
+    #[must_use]
+    pub fn renamed(mut self, rename: impl Fn(&str) -> String) -> Symbols {
+        self.named.iter_mut().for_each(|(.., name)| *name = rename(name));
+        self
+    }
+
+    /// `name+0xoffset` of the function or variable that holds `address`.
     #[must_use]
     pub fn resolve(&self, address: u64) -> Option<String> {
-        let after = self.functions.partition_point(|(start, ..)| *start <= address);
-        let (start, end, name) = self.functions.get(after.checked_sub(1)?)?;
+        let after = self.named.partition_point(|(start, ..)| *start <= address);
+        let (start, end, name) = self.named.get(after.checked_sub(1)?)?;
         (address < *end).then(|| format!("{name}+{:#x}", address - start))
     }
 }

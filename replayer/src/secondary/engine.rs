@@ -18,12 +18,14 @@ use echovisor_log::{
         SyncBegin, Welcome,
     },
 };
+use echovisor_machine::{MachineConfig, boot::Symbols};
 use echovisor_snapshot::sync::Answer as Part;
 
 use super::{
     base::Base,
     inbox::{Inbox, Received, Unfit},
     protocol::{Action, Input, Protocol, State, Timing},
+    report::Report,
     status::Status,
     syncing::{Fetched, Syncing, Walking},
 };
@@ -84,6 +86,10 @@ pub struct Engine {
     vm: Option<VmId>,
     /// Where this node listens when it runs the guest.
     listens: Option<Address>,
+    /// Finds names for a guest's addresses.
+    symbols: fn(&MachineConfig) -> Symbols,
+    /// The report of a divergence that was healed, until it was taken.
+    report: Option<Arc<Report>>,
     /// Where the log ends, once the guest is handed over, and when to look again whether that is reached.
     handed: Option<(HandOver, Duration)>,
     /// The primary was asked for the guest, and has not answered.
@@ -116,6 +122,8 @@ impl Engine {
             progress: Arc::default(),
             vm: None,
             listens: None,
+            symbols: |_| Symbols::default(),
+            report: None,
             handed: None,
             wanted: false,
             waiting: None,
@@ -139,6 +147,18 @@ impl Engine {
     pub fn listening(mut self, at: Option<Address>) -> Engine {
         self.listens = at;
         self
+    }
+
+    /// Names a guest's addresses in reports by what this finds for it.
+    #[must_use]
+    pub fn naming(mut self, symbols: fn(&MachineConfig) -> Symbols) -> Engine {
+        self.symbols = symbols;
+        self
+    }
+
+    /// The report of a divergence that was healed since this was asked last.
+    pub fn take_report(&mut self) -> Option<Arc<Report>> {
+        self.report.take()
     }
 
     /// What is to be done next; ask after each call until there is nothing.
@@ -402,11 +422,13 @@ impl Engine {
         let Syncing::Walking(walking) = std::mem::replace(&mut self.syncing, Syncing::Complete) else {
             return;
         };
-        let (fetched, report) = walking.end(now);
+        let (fetched, report) = walking.end(now, self.symbols);
         self.noticed = None;
         if let Some(report) = report {
             tracing::error!("healed a divergence: {report}");
-            self.status.last_divergence = Some(Arc::new(report));
+            let report = Arc::new(report);
+            self.status.last_divergence = Some(report.clone());
+            self.report = Some(report);
         }
         self.progress = Arc::default();
         self.orders.push_back(Order::Load(Box::new(fetched), self.progress.clone()));

@@ -15,7 +15,7 @@ use echovisor_log::{
         boot_time, dial, flush_or_wait, greet, receive_or_wait,
     },
 };
-use echovisor_machine::{MachineConfig, cpu::Cpu};
+use echovisor_machine::{MachineConfig, boot::Symbols, cpu::Cpu};
 use tokio::sync::oneshot;
 
 use super::{
@@ -23,6 +23,7 @@ use super::{
     engine::{Engine, Order},
     guest::{Followed, Guest, Loaded, MakeCpu, News},
     protocol::{State, Timing},
+    report::Report,
     status::Status,
     takeover::{Promotion, Times},
 };
@@ -57,6 +58,10 @@ pub struct Settings<C> {
     pub timing: Timing,
     /// Makes the guest's processor.
     pub cpu: MakeCpu<C>,
+    /// Finds names for the guest's addresses.
+    pub symbols: fn(&MachineConfig) -> Symbols,
+    /// Where reports of divergences go; one that is not taken in time is lost.
+    pub reports: Option<flume::Sender<Arc<Report>>>,
 }
 
 /// What the outside asks of a node.
@@ -156,7 +161,8 @@ impl<C: Cpu + Send + 'static> Node<C> {
     #[must_use]
     pub fn new(settings: Settings<C>) -> Node<C> {
         let engine = Engine::new(settings.me, settings.fingerprint.clone(), settings.timing)
-            .listening(settings.listens.clone());
+            .listening(settings.listens.clone())
+            .naming(settings.symbols);
         let engine = match &settings.known {
             Some(record) => engine.knowing(record),
             None => engine,
@@ -331,6 +337,12 @@ impl<C: Cpu + Send + 'static> Node<C> {
         }
         if self.engine.sender().is_none() {
             self.disconnect();
+        }
+        if let Some(report) = self.engine.take_report()
+            && let Some(reports) = &self.settings.reports
+        {
+            // It was told on stderr, and `status` has it.
+            let _ = reports.try_send(report);
         }
         Ok(())
     }

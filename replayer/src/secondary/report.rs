@@ -3,7 +3,7 @@
 use std::fmt;
 
 use echovisor_event::Position;
-use echovisor_machine::{MachineState, Memory};
+use echovisor_machine::{MachineState, Memory, boot::Symbols, cpu::CpuState};
 use echovisor_snapshot::sync::{Differences, FieldDifference, field_differences};
 
 /// Registers and fields that are told one by one.
@@ -25,6 +25,10 @@ pub struct Report {
     pub memory: Differences,
     /// The registers and fields of devices that differed.
     pub fields: Vec<FieldDifference>,
+    /// The instruction at which the primary's guest stood.
+    pub instruction: u64,
+    /// Names of the guest's addresses, where its program is at hand.
+    pub symbols: Symbols,
 }
 
 impl Report {
@@ -35,10 +39,15 @@ impl Report {
         expected: &MachineState,
         found: Option<&MachineState>,
         memory: Differences,
+        symbols: Symbols,
     ) -> Report {
         let fields = found.map_or(Vec::new(), |found| field_differences(expected, found));
         let compared = found.map(|found| found.position);
-        Report { noticed, why, healed: expected.position, compared, memory, fields }
+        let instruction = match &expected.cpu {
+            CpuState::Kvm(state) => state.regs.rip,
+            CpuState::Scripted(state) => state.pc,
+        };
+        Report { noticed, why, healed: expected.position, compared, memory, fields, instruction, symbols }
     }
 
     /// Whether both states stood at the same position, so that each difference is a part of the divergence.
@@ -65,8 +74,10 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { noticed, why, healed, compared, memory, fields } = self;
+        let Report { noticed, why, healed, compared, memory, fields, instruction, symbols } = self;
+        let name = |address| symbols.resolve(address).map_or(String::new(), |name| format!(" in {name}"));
         write!(f, "noticed at position {noticed}, healed at {healed}: {why}")?;
+        write!(f, "\n  the guest stood at {instruction:#x}{}", name(*instruction))?;
         match compared {
             Some(at) if at == healed => {}
             Some(at) => write!(
@@ -93,7 +104,7 @@ impl fmt::Display for Report {
             write!(f, "\n  page {} ({start:#x}): {} bytes", page.page, page.count)?;
             for (offset, expected, found) in &page.bytes {
                 let address = start + u64::from(*offset);
-                write!(f, "; {address:#x} is {found:#04x}, not {expected:#04x}")?;
+                write!(f, "; {address:#x}{} is {found:#04x}, not {expected:#04x}", name(address))?;
             }
         }
         if memory.pages > memory.listed.len() as u64 {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use echovisor_event::{Position, limits::PAGE_SIZE};
 use echovisor_log::link::{SyncAsk, SyncBegin};
-use echovisor_machine::MachineState;
+use echovisor_machine::{MachineConfig, MachineState, boot::Symbols};
 use echovisor_snapshot::sync::{Answer, Ask, Walk, WalkError};
 
 use super::{base::Base, report::Report};
@@ -107,8 +107,12 @@ impl Walking {
         Base { memory, digests, state: None }
     }
 
-    /// The walk is complete: the state, and what was wrong with the one before.
-    pub(super) fn end(self, now: Duration) -> (Fetched, Option<Report>) {
+    /// The walk is complete: the state, and what was wrong with the one before, with names by `symbols`.
+    pub(super) fn end(
+        self,
+        now: Duration,
+        symbols: fn(&MachineConfig) -> Symbols,
+    ) -> (Fetched, Option<Report>) {
         let (done, _) = self.progress();
         tracing::info!(
             "the state at position {} is here: of {} bytes of memory {done} were sent, in {} bytes and {:.2} s",
@@ -120,7 +124,9 @@ impl Walking {
         let (memory, digests, differences) = self.walk.end();
         let report = self.former.and_then(|(noticed, found)| {
             let expected = MachineState::from_bytes(&self.begin.state).ok()?;
-            Some(Report::new(noticed, &expected, found.as_ref(), differences))
+            let symbols = MachineConfig::from_bytes(&self.begin.config)
+                .map_or_else(|_| Symbols::default(), |config| symbols(&config));
+            Some(Report::new(noticed, &expected, found.as_ref(), differences, symbols))
         });
         (Fetched { begin: self.begin, base: Base { memory, digests, state: None } }, report)
     }

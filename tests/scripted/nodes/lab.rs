@@ -21,6 +21,7 @@ use echovisor_log::{
 };
 use echovisor_machine::{
     Machine,
+    boot::Symbols,
     cpu::{
         Cpu,
         scripted::{ScriptedCpu, programs::echo},
@@ -166,6 +167,8 @@ impl Lab {
             arbiter: Some(self.arbiter.clone() as Arc<dyn Arbiter>),
             timing: secondary::protocol::Timing { suspicion: SUSPICION, ..Default::default() },
             cpu,
+            symbols: |_| Symbols::default(),
+            reports: None,
         };
         let (commands, orders) = flume::unbounded();
         let running =

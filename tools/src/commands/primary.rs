@@ -118,6 +118,7 @@ async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
         keys,
         node: args.node.clone(),
         controls,
+        reports: args.node.reports()?,
     };
     let claim = match Holder::ask(args, station.listener.clone(), vm, me, past.as_ref())? {
         Holder::Unasked => None,

@@ -66,6 +66,7 @@ async fn secondary(args: &SecondaryArgs) -> Result<Exit, Failure> {
         keys,
         node: args.node.clone(),
         controls,
+        reports: args.node.reports()?,
     };
     sandbox::confine(args.sandbox.no_seccomp)?;
     station.run(Role::Secondary(node::Secondary { join, known: None, commands, strays: None })).await

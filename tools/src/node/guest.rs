@@ -9,7 +9,7 @@ use std::{
 
 use echovisor_event::Digest;
 use echovisor_guests::Guest;
-use echovisor_machine::{Machine, MachineConfig, cpu::Cpu};
+use echovisor_machine::{Machine, MachineConfig, boot::Symbols, cpu::Cpu};
 use echovisor_recorder::{
     Cadence, HostClock, Journal, JournalReader, Live, Reader, Recorder, Signals, gate::Gate, port::Port,
     primary,
@@ -55,6 +55,16 @@ pub fn program(arguments: &GuestArgs) -> Result<Vec<u8>, Failure> {
             Err(Failure::new(format!("there is no built-in guest `{name}`"), hint).with_exit(Exit::Usage))
         }
     }
+}
+
+/// Names for the addresses of the guest of this machine, if it is a built-in one. Any other's program is not here.
+#[must_use]
+pub fn symbols(config: &MachineConfig) -> Symbols {
+    echovisor_guests::find(&config.guest)
+        .filter(|guest| blake3::hash(guest.elf).as_bytes() == &config.program.0)
+        .and_then(|guest| Symbols::of(guest.elf).ok())
+        .unwrap_or_default()
+        .renamed(|name| format!("{:#}", rustc_demangle::demangle(name)))
 }
 
 /// The configuration of the machine that the arguments describe.

@@ -23,7 +23,7 @@ use echovisor_recorder::{Cadence, Ended};
 
 pub use self::{
     control::{Controls, Reach, primary_commands, secondary_commands},
-    guest::{Launch, announcement, config, launch, port, program},
+    guest::{Launch, announcement, config, launch, port, program, symbols},
     idle::{Drain, Strays, drain},
     origin::Origin,
     outlet::outlet,

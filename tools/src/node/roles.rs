@@ -19,11 +19,11 @@ use echovisor_recorder::{
     port::Port,
     primary::{self, Cluster},
 };
-use echovisor_replayer::secondary::{self, Promotion, Settings, protocol::Timing};
+use echovisor_replayer::secondary::{self, Promotion, Report, Settings, protocol::Timing};
 
 use super::{
     CHECKPOINT_CADENCE, Controls, Launch, Reach, Strays, announcement, drain, ended, launch, outlet,
-    primary_commands, report::Takeover, secondary_commands, superseded, superseded_by,
+    primary_commands, report::Takeover, secondary_commands, superseded, superseded_by, symbols,
 };
 use crate::{
     cli::NodeArgs,
@@ -49,6 +49,8 @@ pub struct Station {
     pub node: NodeArgs,
     /// How it is asked and stopped.
     pub controls: Controls,
+    /// Where reports of divergences are kept.
+    pub reports: Option<flume::Sender<Arc<Report>>>,
 }
 
 /// A role, ready to be played.
@@ -150,6 +152,8 @@ impl Station {
             arbiter: Some(self.node.arbiter("a secondary")?),
             timing: Timing { suspicion: *self.node.suspicion, ..Timing::default() },
             cpu: confined_cpu,
+            symbols,
+            reports: self.reports.clone(),
         };
         match secondary::Node::new(settings).run(&commands).await? {
             secondary::Outcome::Promoted(promotion) => {
