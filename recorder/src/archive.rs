@@ -17,7 +17,8 @@ use crate::gate::Gate;
 /// Batches that may wait for the disk; when there are more, the guest waits.
 const DEPTH: usize = 64;
 
-/// The thread looks for work this often. To be woken for every batch would cost more than to write it.
+/// After one batch the thread looks for the next one this late, after more of them sooner: to be woken for every batch would cost
+/// more than to write it, but they must not pile up.
 const STRIDE: Duration = Duration::from_millis(20);
 
 enum Item {
@@ -113,7 +114,9 @@ fn write(
 ) -> Result<(), StoreError> {
     while let Ok(first) = items.recv() {
         let mut watermark = None;
+        let mut taken = 0;
         for item in iter::once(first).chain(items.try_iter().take(DEPTH)) {
+            taken += 1;
             match item {
                 Item::Begin(start) => store.begin(&start)?,
                 Item::Append(head, batch, body) => {
@@ -125,7 +128,7 @@ fn write(
             }
         }
         let Some(gate) = gate else {
-            thread::sleep(STRIDE);
+            thread::sleep(STRIDE / taken);
             continue;
         };
         if let Some(watermark) = watermark {
