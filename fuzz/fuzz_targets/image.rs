@@ -49,7 +49,11 @@ fn restore(mut image: Image) {
     assert_eq!(saved, image.state);
     let again = Image::capture(machine.memory(), saved);
     assert_eq!(again.digest, image.digest);
-    assert_eq!(Image::from_bytes(&again.to_bytes().expect("it is no larger than it was")).expect("it was written so"), again);
+    assert_eq!(
+        Image::from_bytes(&again.to_bytes().expect("it is no larger than it was"))
+            .expect("it was written so"),
+        again
+    );
     let stop = machine.run(&mut Feeder { frames: 3 }).expect("a frame that is wanted is taken");
     assert!(matches!(stop, Stop::Paused | Stop::PoweredOff(_)), "{stop:?}");
 }
