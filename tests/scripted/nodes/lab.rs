@@ -142,7 +142,10 @@ impl Lab {
             let cluster = Some((cluster, fingerprint()));
             primary::Node::new(me, guest, config().to_bytes(), start, None, cluster).run(orders).await
         });
-        Primary { running, commands, wire }
+        let primary = Primary { running, commands, wire };
+        // Who answers listens. One that does not listen yet would seem to be dead.
+        let _ = primary.status();
+        primary
     }
 
     /// A secondary that joins at `address`.
