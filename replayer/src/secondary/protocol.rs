@@ -8,6 +8,10 @@ use std::time::Duration;
 use echovisor_event::Position;
 use echovisor_log::arbiter::Record;
 
+/// How often the guest goes back before the primary is heard again. A fault of the memory does not recur, but another may come; who
+/// leaves the log's course for another reason does so each time.
+const ATTEMPTS: u32 = 3;
+
 /// How long the parts of the protocol take. All times are on CLOCK_BOOTTIME, which also runs while the host sleeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
@@ -128,8 +132,8 @@ pub struct Protocol {
     /// The guest has left the log's course. What was granted stays until the primary has another state for this node: if it
     /// dies before that, everything that has left it is held here, behind a state that was verified.
     strayed: bool,
-    /// That the guest goes back was tried since the primary was heard last.
-    went_back: bool,
+    /// How often the guest was to go back since the primary was heard last.
+    attempts: u32,
     /// When the primary was last heard.
     heard: Duration,
 }
@@ -144,7 +148,7 @@ impl Protocol {
             granted: None,
             held: Position::BOOT,
             strayed: false,
-            went_back: false,
+            attempts: 0,
             heard: Duration::ZERO,
         }
     }
@@ -164,7 +168,7 @@ impl Protocol {
     /// Whether it could take over if its guest had not left the log's course: it can go back and execute the log again.
     #[must_use]
     pub fn may_go_back(&self) -> bool {
-        self.strayed && !self.went_back && self.holds_all()
+        self.strayed && self.attempts < ATTEMPTS && self.holds_all()
     }
 
     /// Whether its guest is on its way back, and it looks whether the primary is still there.
@@ -297,7 +301,7 @@ impl Protocol {
         self.heard = now;
         if resumed && self.is_eligible() {
             self.state = State::Following;
-            self.went_back = false;
+            self.attempts = 0;
             return;
         }
         if resumed {
@@ -326,7 +330,7 @@ impl Protocol {
     /// The primary is not there while the guest is on a wrong course: what is held here may be all that is left of it.
     fn go_back(&mut self, now: Duration, actions: &mut Vec<Action>) {
         self.state = State::Redialling;
-        self.went_back = true;
+        self.attempts += 1;
         actions.push(Action::GoBack);
         actions.push(Action::Dial(now));
     }
@@ -355,7 +359,7 @@ impl Protocol {
         self.granted = None;
         self.held = Position::BOOT;
         self.strayed = false;
-        self.went_back = false;
+        self.attempts = 0;
     }
 
     fn dial_later(&self, now: Duration, actions: &mut Vec<Action>) {
@@ -512,10 +516,12 @@ mod tests {
     }
 
     #[test]
-    fn who_diverges_without_a_link_goes_back_once() {
+    fn who_diverges_without_a_link_goes_back_a_few_times() {
         let mut protocol = eligible();
         step(&mut protocol, 5, Input::LinkLost);
-        assert_eq!(step(&mut protocol, 6, Input::Diverged), [Action::GoBack, Action::Dial(at(6))]);
+        for _ in 0..ATTEMPTS {
+            assert_eq!(step(&mut protocol, 6, Input::Diverged), [Action::GoBack, Action::Dial(at(6))]);
+        }
         step(&mut protocol, 7, Input::WentBack);
         assert!(protocol.is_eligible());
         assert!(step(&mut protocol, 8, Input::Diverged).contains(&Action::Forget));
