@@ -28,8 +28,9 @@ use crate::{
 /// Batches that may wait for the replaying thread; when there are more, the link waits, and the primary with it.
 const DEPTH: usize = 8192;
 
-/// Room beside them for telling the thread to go back: once as the link is lost, and once as the guest goes live.
-const ORDERS: usize = 8;
+/// Room beside them for telling the thread to go back, and for what it tells of that: a few times while the link is lost, and once as
+/// the guest goes live.
+const ORDERS: usize = 16;
 
 /// Batches that are kept to be filled again.
 const SPARE: usize = 64;
@@ -92,7 +93,7 @@ impl<C: Cpu + Send + 'static> Guest<C> {
         let (sender, fed) = flume::bounded(DEPTH + ORDERS);
         let (used, spare) = flume::bounded(SPARE);
         let (tell_loaded, loaded) = oneshot::channel();
-        let (tell_news, news) = flume::unbounded();
+        let (tell_news, news) = flume::bounded(ORDERS);
         let (tell_end, ended) = oneshot::channel();
         let given_up = Arc::new(AtomicBool::new(false));
         let incoming = Incoming { fed, spare: used, given_up: given_up.clone(), told: false };
