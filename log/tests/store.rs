@@ -6,6 +6,8 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use echovisor_event::{Digest, Event, Nanos, NodeId, Position, Term, VmId};
@@ -357,6 +359,18 @@ fn a_lost_index_is_rebuilt() {
     assert!(recording.segments().iter().all(|segment| segment.sealed));
 }
 
+/// sled's index of a recording that was closed. A thread of sled may have it open for a moment longer.
+fn index(dir: &Path) -> sled::Db {
+    loop {
+        match sled::open(dir.join("index")) {
+            Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            other => return other.unwrap(),
+        }
+    }
+}
+
 /// sled may lose entries without a word; what the segments say counts.
 #[test]
 fn what_the_index_forgot_is_found_again() {
@@ -366,7 +380,7 @@ fn what_the_index_forgot_is_found_again() {
     drop(recorder);
     let before = Recording::open(dir.path()).unwrap().checkpoints().to_vec();
     for (tree, key) in [("checkpoints", 9u64), ("segments", 1), ("segments", 2)] {
-        let db = sled::open(dir.path().join("index")).unwrap();
+        let db = index(dir.path());
         assert!(db.open_tree(tree).unwrap().remove(key.to_be_bytes()).unwrap().is_some());
         drop(db);
         let recording = Recording::open(dir.path()).unwrap();

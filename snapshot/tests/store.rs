@@ -7,6 +7,8 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use echovisor_event::{
@@ -152,6 +154,32 @@ fn one_writes_or_many_read_and_nobody_else() {
     let readers = [Snapshots::open(&dir).unwrap(), Snapshots::open(&dir).unwrap()];
     readers.iter().for_each(|snapshots| guest.check(snapshots, 1));
     assert!(matches!(PageStore::open(&dir), Err(StoreError::InUse { .. })));
+}
+
+/// Whoever closed a store may be done while a thread of sled still has the index. Who opens it meanwhile is not refused.
+#[test]
+fn an_index_that_is_being_closed_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    drop(PageStore::open(dir).unwrap());
+    let held = loop {
+        if let Ok(held) = sled::open(dir.join("index")) {
+            break held;
+        }
+        thread::sleep(Duration::from_millis(1));
+    };
+    let left = dir.join("manifests/left.tmp");
+    fs::write(&left, []).unwrap();
+    thread::scope(|scope| {
+        let opener = scope.spawn(|| PageStore::open(dir).map(drop));
+        // That is done with the store's lock in hand, before the index.
+        while left.exists() {
+            assert!(!opener.is_finished(), "it did not come so far");
+            thread::sleep(Duration::from_millis(1));
+        }
+        drop(held);
+        opener.join().unwrap().unwrap();
+    });
 }
 
 #[test]

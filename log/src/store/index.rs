@@ -4,6 +4,8 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use echovisor_event::{Digest, Position, Term};
@@ -70,6 +72,10 @@ pub struct Checkpoint {
     pub segment: u64,
 }
 
+/// How long an index is waited for that sled says is open elsewhere. Our lock keeps out everybody but other readers, of whom sled admits one
+/// at a time. And whoever closed it may be done while a thread of sled still holds sled's own lock.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// The open index.
 pub(crate) struct Index {
     path: PathBuf,
@@ -80,7 +86,20 @@ pub(crate) struct Index {
 }
 
 impl Index {
+    /// Opens it, or makes one. Waits for a while if it is in use.
     pub(crate) fn open(path: &Path) -> Result<Index, StoreError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match Index::try_open(path) {
+                Err(StoreError::InUse { .. }) if Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(20));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn try_open(path: &Path) -> Result<Index, StoreError> {
         let wrong = |source| index_error(path, source);
         // Nothing is to be durable by itself, only by `flush`.
         let config = sled::Config::new().path(path).cache_capacity(16 << 20).flush_every_ms(None);
@@ -177,7 +196,7 @@ fn index_error(path: &Path, source: sled::Error) -> StoreError {
     let file = path.to_owned();
     match source {
         sled::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull => StoreError::DiskFull { file },
-        // sled has no kind for this. The recording's lock is held, so it is another reader that opens it just now.
+        // sled has no kind for this.
         sled::Error::Io(error) if error.to_string().contains("could not acquire lock") => {
             StoreError::InUse { dir: path.parent().unwrap_or(path).to_owned() }
         }

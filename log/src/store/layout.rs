@@ -21,6 +21,16 @@ pub(crate) enum Access {
     Write,
 }
 
+/// The lock, held until this is dropped.
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file would not do: a process that another thread starts just now has it open, too, until it is executed.
+        let _ = self.0.unlock();
+    }
+}
+
 impl Layout {
     pub(crate) fn header(&self) -> PathBuf {
         self.dir.join("header")
@@ -54,7 +64,7 @@ impl Layout {
     }
 
     /// Takes the recording's lock; the system lets go of it when the process ends.
-    pub(crate) fn lock(&self, access: Access) -> Result<File, StoreError> {
+    pub(crate) fn lock(&self, access: Access) -> Result<Lock, StoreError> {
         let path = self.dir.join("lock");
         let file = files::create(&path).map_err(StoreError::io("opening", &path))?;
         let taken = match access {
@@ -62,7 +72,7 @@ impl Layout {
             Access::Write => file.try_lock(),
         };
         match taken {
-            Ok(()) => Ok(file),
+            Ok(()) => Ok(Lock(file)),
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse { dir: self.dir.clone() }),
             Err(TryLockError::Error(source)) => Err(StoreError::io("locking", path)(source)),
         }

@@ -1,11 +1,6 @@
 //! A recording that is read.
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
-};
+use std::path::{Path, PathBuf};
 
 use echovisor_event::Term;
 
@@ -14,19 +9,16 @@ use super::{
     error::{Damage, StoreError},
     header::Header,
     index::{Checkpoint, Index, Segment},
-    layout::{Access, Layout},
+    layout::{Access, Layout, Lock},
     reader::SegmentReader,
 };
-
-/// How long a reader waits for another one that is opening the same recording: sled admits one at a time.
-const INDEX_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A recording that is open for reading. Several processes may read one at a time, while none writes it.
 pub struct Recording {
     layout: Layout,
     contents: Contents,
     header: Header,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Recording {
@@ -39,15 +31,7 @@ impl Recording {
         let layout = Layout { dir: dir.to_owned() };
         let header = layout.read_header()?;
         let lock = layout.lock(Access::Read)?;
-        let deadline = Instant::now() + INDEX_PATIENCE;
-        let index = loop {
-            match Index::open(&layout.index()) {
-                Err(StoreError::InUse { .. }) if Instant::now() < deadline => {
-                    thread::sleep(Duration::from_millis(20));
-                }
-                other => break other?,
-            }
-        };
+        let index = Index::open(&layout.index())?;
         let contents = Contents::find(&layout, &header, &index)?;
         Ok(Recording { layout, contents, header, _lock: lock })
     }

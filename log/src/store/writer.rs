@@ -14,7 +14,7 @@ use super::{
     files,
     header::Header,
     index::{Checkpoint, Index, Segment},
-    layout::{Access, Layout},
+    layout::{Access, Layout, Lock},
     reader::{SegmentReader, checkpoints_of},
     segment::{self, FileHeader, Trailer},
 };
@@ -31,7 +31,7 @@ pub struct Store {
     segments: Vec<Segment>,
     open: Option<Open>,
     term: Option<Term>,
-    _lock: File,
+    _lock: Lock,
 }
 
 /// The segment that is being written.

@@ -1,13 +1,6 @@
 //! A store that is read.
 
-use std::{
-    fs::File,
-    ops::Range,
-    path::Path,
-    sync::OnceLock,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{ops::Range, path::Path, sync::OnceLock};
 
 use echovisor_event::{Digest, Position, limits::PAGE_SIZE};
 use echovisor_machine::{
@@ -20,7 +13,7 @@ use super::{
     damage::{Damage, DamageKind},
     error::StoreError,
     index::{Index, Place},
-    layout::{Access, Layout},
+    layout::{Access, Layout, Lock},
     manifest::{self, Manifest},
     objects::{Lost, Reader},
     pack::HEADER,
@@ -32,9 +25,6 @@ use crate::{
     image::RestoreError,
 };
 
-/// How long a reader waits for another one that has the index: sled admits one at a time. Then the packs are searched.
-const INDEX_PATIENCE: Duration = Duration::from_secs(2);
-
 /// The snapshots of a store. Several processes may read them at a time, while none writes.
 pub struct Snapshots {
     layout: Layout,
@@ -44,7 +34,7 @@ pub struct Snapshots {
     index: Option<Index>,
     /// What a search in the packs has found, once there was a reason for one.
     searched: OnceLock<Objects>,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Snapshots {
@@ -59,20 +49,12 @@ impl Snapshots {
             return Err(StoreError::NoStore { dir: dir.to_owned() });
         }
         let lock = layout.lock(Access::Read)?;
-        let deadline = Instant::now() + INDEX_PATIENCE;
-        let index = loop {
-            match Index::open(&layout.index()) {
-                Err(StoreError::InUse { .. }) if Instant::now() < deadline => {
-                    thread::sleep(Duration::from_millis(20));
-                }
-                // It only saves time.
-                other => break other.ok(),
-            }
-        };
+        // Without it, the packs are searched: it only saves time.
+        let index = Index::open(&layout.index()).ok();
         Snapshots::new(layout, index, lock)
     }
 
-    pub(super) fn new(layout: Layout, index: Option<Index>, lock: File) -> Result<Snapshots, StoreError> {
+    pub(super) fn new(layout: Layout, index: Option<Index>, lock: Lock) -> Result<Snapshots, StoreError> {
         let (mut manifests, mut damaged) = (Vec::new(), Vec::new());
         for position in layout.positions()? {
             match Manifest::read(layout.manifest(position), position) {
