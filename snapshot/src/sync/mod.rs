@@ -2,7 +2,7 @@
 //!
 //! The side that lacks something walks the other's page tree from the root: it compares the digests of the nodes' children with
 //! those of its own memory, and asks for the pages behind those that differ. Whatever is equal, zero pages of a new memory
-//! among it, is never sent. `docs/formats/link.md` describes the bytes.
+//! among it, is never sent, and what is equal in several pages is sent once. `docs/formats/link.md` describes the bytes.
 
 mod difference;
 mod fields;

@@ -1,6 +1,6 @@
 //! The side that lacks something: walks the other's page tree and fills its own memory.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use echovisor_event::{
     Digest,
@@ -34,6 +34,8 @@ pub struct Walk {
     asked: VecDeque<Vec<(u32, Digest)>>,
     /// Those of the level below that differ.
     below: VecDeque<(u32, Digest)>,
+    /// Where the content of the pages that are asked for belongs: it may be in several places, and comes once.
+    places: HashMap<Digest, Vec<u32>>,
     differences: Option<Differences>,
     fetched: u64,
 }
@@ -81,6 +83,7 @@ impl Walk {
             wanted,
             asked: VecDeque::new(),
             below: VecDeque::new(),
+            places: HashMap::new(),
             differences: None,
             fetched: 0,
         }
@@ -107,7 +110,7 @@ impl Walk {
         Some(Ask { level, numbers, left })
     }
 
-    /// Pages that are still to come, as far as that is known.
+    /// Pages that are still to come, as far as that is known; equal ones count once when they are asked for.
     #[must_use]
     pub fn left(&self) -> u32 {
         let under_way: usize = self.asked.iter().map(Vec::len).sum();
@@ -140,8 +143,34 @@ impl Walk {
         if self.wanted.is_empty() && self.asked.is_empty() && self.level > 0 {
             self.level -= 1;
             self.wanted = std::mem::take(&mut self.below);
+            if self.level == 0 {
+                self.share();
+            }
         }
         Ok(())
+    }
+
+    /// Asks for no content twice, nor for what a page here has under another number, nor for zeros.
+    fn share(&mut self) {
+        let mut places: HashMap<Digest, Vec<u32>> = HashMap::with_capacity(self.wanted.len());
+        for (number, digest) in &self.wanted {
+            places.entry(*digest).or_default().push(*number);
+        }
+        let zeros = places.remove(&digest::of_zero_page()).unwrap_or_default();
+        let mut page = [0; PAGE_SIZE];
+        for number in 0..self.memory.pages() {
+            let digest = self.digests.pages()[number];
+            // What is written over by now is another content.
+            if !self.written.contains(number)
+                && let Some(places) = places.remove(&digest)
+            {
+                self.memory.read_page(number, &mut page);
+                places.into_iter().for_each(|place| self.write(place as usize, &page));
+            }
+        }
+        zeros.into_iter().for_each(|place| self.write(place as usize, &[0; PAGE_SIZE]));
+        self.wanted.retain(|(number, digest)| places.get(digest).is_some_and(|places| places[0] == *number));
+        self.places = places;
     }
 
     fn nodes(&mut self, bytes: &[u8]) -> Result<(), WalkError> {
@@ -163,16 +192,7 @@ impl Walk {
                 return Err(WalkError::Digest { what: "node", number, expected, found });
             }
             let differ = (first..).zip(ours.iter().zip(&theirs)).filter(|(_, (ours, theirs))| ours != theirs);
-            let differ = differ.map(|(number, (_, theirs))| (number, *theirs));
-            if self.level > 1 {
-                self.below.extend(differ);
-                continue;
-            }
-            // What a page of zeros has need not be sent.
-            let zero = digest::of_zero_page();
-            let (zeros, others): (Vec<_>, Vec<_>) = differ.partition(|(_, digest)| *digest == zero);
-            self.below.extend(others);
-            zeros.into_iter().for_each(|(number, _)| self.write(number as usize, &[0; PAGE_SIZE]));
+            self.below.extend(differ.map(|(number, (_, theirs))| (number, *theirs)));
         }
         if digests.next().is_some() || !rest.is_empty() { Err(cut_off()) } else { Ok(()) }
     }
@@ -186,7 +206,8 @@ impl Walk {
             if found != expected {
                 return Err(WalkError::Digest { what: "page", number, expected, found });
             }
-            self.write(number as usize, page);
+            let places = self.places.remove(&expected).unwrap_or_else(|| vec![number]);
+            places.into_iter().for_each(|place| self.write(place as usize, page));
             self.fetched += 1;
         }
         Ok(())
