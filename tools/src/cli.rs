@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use echovisor_event::Position;
 use echovisor_log::{arbiter, link::Keys};
 use echovisor_machine::MachineConfig;
-use echovisor_recorder::{Keeper, primary::protocol::Timing};
+use echovisor_recorder::{Cadence, Keeper, primary::protocol::Timing};
 use echovisor_replayer::secondary::Report;
 use echovisor_snapshot::store::{Keep, PageStore};
 use humantime::Duration;
@@ -212,6 +212,26 @@ impl KeepArgs {
     }
 }
 
+/// How often a guest's two executions, or a recording and its replay, are proved equal.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+pub struct CheckpointArgs {
+    /// Compare the guest's whole state every so many positions, or after so much time in which the guest has run
+    #[arg(long, value_name = "POSITIONS|TIME", default_value = "1s")]
+    pub checkpoint_every: Every,
+}
+
+impl CheckpointArgs {
+    /// When a checkpoint is due.
+    #[must_use]
+    pub fn cadence(&self) -> Cadence {
+        match self.checkpoint_every.0 {
+            echovisor_recorder::Every::Positions(positions) => Cadence::Positions(positions),
+            echovisor_recorder::Every::Time(time) => Cadence::Busy(time),
+        }
+    }
+}
+
 /// What the program allows itself.
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
@@ -248,6 +268,10 @@ pub struct NodeArgs {
     /// How long a silent peer is trusted to be alive
     #[arg(long, value_name = "TIME", default_value = "500ms")]
     pub suspicion: Duration,
+
+    /// How often the two executions are compared.
+    #[command(flatten)]
+    pub checkpoints: CheckpointArgs,
 
     /// As a secondary, keep a report of each divergence in this folder, which only its owner can read
     #[arg(long, value_name = "DIR")]

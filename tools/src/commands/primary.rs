@@ -178,7 +178,7 @@ fn live(
         journal: if logged { Journal::new() } else { Journal::unwritten() },
         seed: boots.then(node::random).transpose()?,
         slept: !boots,
-        cadence: Some(node::CHECKPOINT_CADENCE),
+        cadence: Some(args.node.checkpoints.cadence()),
         held: args.wait_for_secondary,
         stdin: args.stdin,
     })?;

@@ -16,7 +16,7 @@ use echovisor_recorder::{
 };
 
 use crate::{
-    cli::{GuestArgs, KeepArgs, NetArgs, SandboxArgs, block_on},
+    cli::{CheckpointArgs, GuestArgs, KeepArgs, NetArgs, SandboxArgs, block_on},
     failure::{Exit, Failure},
     node::{self, Controls, Launch, Reach},
     sandbox, snapshots,
@@ -45,6 +45,10 @@ pub struct RecordArgs {
     /// Answer `status`, `snapshot` and `stop` on this socket, which only its owner can use
     #[arg(long, value_name = "SOCKET")]
     pub control: Option<PathBuf>,
+
+    /// How often a replay is compared.
+    #[command(flatten)]
+    pub checkpoints: CheckpointArgs,
 
     /// Which snapshots the recording holds.
     #[command(flatten)]
@@ -90,7 +94,7 @@ async fn record(args: &RecordArgs) -> Result<Exit, Failure> {
         clock: HostClock::starting(),
         seed: Some(node::random()?),
         slept: false,
-        cadence: Some(node::CHECKPOINT_CADENCE),
+        cadence: Some(args.checkpoints.cadence()),
         held: false,
         stdin: args.stdin,
     })?;

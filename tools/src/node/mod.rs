@@ -11,15 +11,13 @@ mod past;
 pub mod report;
 mod roles;
 
-use std::time::Duration;
-
 use echovisor_event::NodeId;
 use echovisor_log::{arbiter::Record, link::Fingerprint};
 use echovisor_machine::{
     boot::{Crash, Symbols},
     cpu::kvm,
 };
-use echovisor_recorder::{Cadence, Ended};
+use echovisor_recorder::Ended;
 
 pub use self::{
     control::{Controls, Reach, primary_commands, secondary_commands},
@@ -31,9 +29,6 @@ pub use self::{
     roles::{Primary, Role, Secondary, Station},
 };
 use crate::failure::{Exit, Failure};
-
-/// How often there are checkpoints, unless something else is asked for.
-pub const CHECKPOINT_CADENCE: Cadence = Cadence::Busy(Duration::from_secs(1));
 
 /// What a guest's end means for the process.
 ///

@@ -22,8 +22,8 @@ use echovisor_recorder::{
 use echovisor_replayer::secondary::{self, Promotion, Report, Settings, protocol::Timing};
 
 use super::{
-    CHECKPOINT_CADENCE, Controls, Launch, Reach, Strays, announcement, drain, ended, launch, outlet,
-    primary_commands, report::Takeover, secondary_commands, superseded, superseded_by, symbols,
+    Controls, Launch, Reach, Strays, announcement, drain, ended, launch, outlet, primary_commands,
+    report::Takeover, secondary_commands, superseded, superseded_by, symbols,
 };
 use crate::{
     cli::NodeArgs,
@@ -193,7 +193,7 @@ impl Station {
             clock: HostClock::new(clock.0, clock.1),
             seed: None,
             slept: false,
-            cadence: Some(CHECKPOINT_CADENCE),
+            cadence: Some(self.node.checkpoints.cadence()),
             held: false,
             stdin: false,
         })?;
