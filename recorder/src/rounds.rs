@@ -12,6 +12,7 @@ use echovisor_machine::{
     cpu::{Cpu, CpuError},
 };
 use echovisor_snapshot::{Capture, Precopy, RunningDigest};
+use rustix::time::{ClockId, clock_gettime};
 
 /// So few changed pages are copied while the guest stands still: another round would cost it as much.
 const FEW: usize = 64;
@@ -59,6 +60,8 @@ pub struct Pause {
     pub hash: Duration,
     /// Reading processor and devices.
     pub state: Duration,
+    /// Of harvest, copy and state: how long the guest's thread had a core. The rest it waited for one.
+    pub ran: Duration,
     /// How many these were.
     pub pages: usize,
     /// Rounds before.
@@ -204,7 +207,7 @@ impl Round {
         machine: &mut Machine<C>,
         pause: &mut Pause,
     ) -> Result<bool, CpuError> {
-        let begun = Instant::now();
+        let (begun, ran) = (Instant::now(), thread_time());
         let before = self.stale.len();
         machine.harvest()?;
         self.stale = self.account.running.changed(machine);
@@ -214,6 +217,7 @@ impl Round {
         pause.pages = self.stale.len();
         pause.rounds = self.number;
         pause.harvest = begun.elapsed();
+        pause.ran = thread_time().saturating_sub(ran);
         Ok(pause.pages <= FEW || pause.pages > before / 2 || self.number >= ROUNDS_MAX)
     }
 
@@ -224,12 +228,13 @@ impl Round {
         mut pause: Pause,
     ) -> Result<Finished, CpuError> {
         let Round { memory, account, stale, copied, mut precopy, capturing, .. } = self;
-        let begun = Instant::now();
+        let (begun, ran) = (Instant::now(), thread_time());
         let state = machine.save()?;
         let saved = Instant::now();
         precopy.copy(capturing.as_ref().map_or(&stale, |capturing| &capturing.pages));
         pause.state = saved - begun;
         pause.copy = saved.elapsed();
+        pause.ran += thread_time().saturating_sub(ran);
         let capture = Arc::new(precopy.finish(state));
         let (mut captured, mut keeper) = (None, None);
         if let Some(Capturing { purpose, consumer, .. }) = capturing {
@@ -242,6 +247,11 @@ impl Round {
         let checkpoint = Undigested { memory, account, stale, copied, capture, digest: Digest::default() };
         Ok(Finished { checkpoint, captured, keeper })
     }
+}
+
+/// For how long this thread has had a core.
+fn thread_time() -> Duration {
+    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
 }
 
 impl Undigested {

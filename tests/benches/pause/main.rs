@@ -239,9 +239,9 @@ fn checkpoint_bytes() -> usize {
 
 fn print(rows: &[Row]) {
     println!(
-        "| guest | way | times | pause p50 µs | p99 | max | complete | harvest | state | copy | hash | pages | rounds |"
+        "| guest | way | times | pause p50 µs | p99 | max | of that on a core: p50 | p99 | max | complete | harvest | state | copy | hash | pages | rounds |"
     );
-    println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+    println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     for Row { guest, way, stops } in rows.iter().filter(|row| !row.stops.is_empty()) {
         let total = sorted(stops.iter().map(|stop| micros(stop.total)));
         let parts: Vec<Pause> = stops.iter().filter_map(|stop| stop.parts).collect();
@@ -249,12 +249,12 @@ fn print(rows: &[Row]) {
             values if values.is_empty() => "–".to_owned(),
             values => format!("{:.0}", values[values.len() / 2]),
         };
+        let on_core = sorted(parts.iter().filter(|pause| !pause.ran.is_zero()).map(on_core));
         println!(
-            "| {guest} | {way} | {} | {:.0} | {:.0} | {:.0} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {guest} | {way} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             stops.len(),
-            total[total.len() / 2],
-            total[total.len() * 99 / 100],
-            total[total.len() - 1],
+            spread(&total),
+            spread(&on_core),
             median(|pause| micros(pause.complete)),
             median(|pause| micros(pause.harvest)),
             median(|pause| micros(pause.state)),
@@ -264,6 +264,17 @@ fn print(rows: &[Row]) {
             median(|pause| f64::from(pause.rounds)),
         );
     }
+}
+
+/// Microseconds of a pause in which the guest's thread had a core.
+fn on_core(pause: &Pause) -> f64 {
+    micros(pause.complete + pause.hash + pause.ran)
+}
+
+/// Median, 99th percentile and maximum, as cells of a table.
+fn spread(sorted: &[f64]) -> String {
+    let Some(max) = sorted.last() else { return "– | – | –".to_owned() };
+    format!("{:.0} | {:.0} | {max:.0}", sorted[sorted.len() / 2], sorted[sorted.len() * 99 / 100])
 }
 
 fn micros(time: Duration) -> f64 {
