@@ -49,7 +49,7 @@ pub use freeze::Frozen;
 pub use lab::{CLIENT, GUEST, Lab, Site, key};
 pub use load::{Load, Verdict};
 pub use namespace::{Namespace, Traffic};
-pub use node::{Guest, KV, Node, Role, Status};
+pub use node::{Guest, KV, Node, Part, Role, Status};
 pub use process::{Finished, Process};
 pub use program::{cargo, echovisor, program};
 pub use scene::{Scene, SmallDisk, scenario};

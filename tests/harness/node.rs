@@ -1,12 +1,17 @@
 //! The nodes of a scenario: `echovisor` as a process with a control socket.
 
 use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::Command,
 };
 
-pub use echovisor_tools::control::{Role, Status};
-use echovisor_tools::key_file::public_path;
+pub use echovisor_tools::control::{Part, Role, Status};
+use echovisor_tools::{
+    control::{Request, Response},
+    key_file::public_path,
+};
 
 use crate::{Lab, Namespace, Process, Scene, Site, echovisor, wait_for};
 
@@ -170,6 +175,23 @@ impl Node {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
         serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())
+    }
+
+    /// Makes a bit of a secondary's machine go bad behind its next checkpoint: see [`Request::Spoil`].
+    ///
+    /// # Panics
+    /// If the node does not do it.
+    pub fn spoil(&self, part: Part, at: u64, bit: u8) {
+        let mut answer = String::new();
+        UnixStream::connect(&self.control)
+            .and_then(|mut socket| {
+                serde_json::to_writer(&mut socket, &Request::Spoil { part, at, bit })?;
+                socket.write_all(b"\n")?;
+                BufReader::new(socket).read_line(&mut answer)
+            })
+            .expect("the node can be asked");
+        let answer = serde_json::from_str(&answer);
+        assert!(matches!(answer, Ok(Response::Ok(_))), "{} is not spoilt: {answer:?}", self.process.name());
     }
 
     /// Waits for a status, and gives it.
