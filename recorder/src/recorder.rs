@@ -8,7 +8,7 @@ use std::{
 
 use echovisor_event::Digest;
 use echovisor_log::Record;
-use echovisor_machine::{Consumer, Machine, RunError, Stop, boot::Crash, cpu::Cpu};
+use echovisor_machine::{Consumer, Machine, Memory, RunError, Stop, boot::Crash, cpu::Cpu};
 
 use crate::{
     live::{Live, LiveError},
@@ -92,6 +92,12 @@ impl<C: Cpu> Recorder<C> {
             self.live.flush();
         }
         ended
+    }
+
+    /// Gives the machine up, and the log's writing end. What is left is its memory, in which nothing runs any more.
+    #[must_use]
+    pub fn into_memory(self) -> Memory {
+        self.machine.memory().clone()
     }
 
     fn run_to_end(&mut self) -> Result<Ended, RecordError> {

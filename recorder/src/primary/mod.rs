@@ -12,5 +12,5 @@ mod status;
 pub use cluster::Cluster;
 pub use door::Refused;
 pub use engine::{Encoded, Engine, Order, Promise, Ticket};
-pub use node::{Command, Guest, Node, NodeError, Outcome};
+pub use node::{Command, Guest, Left, Node, NodeError, Outcome};
 pub use status::Status;

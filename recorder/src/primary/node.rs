@@ -16,6 +16,7 @@ use echovisor_log::{
     },
     store::StoreError,
 };
+use echovisor_machine::Memory;
 use echovisor_snapshot::{Capture, sync::Source};
 use tokio::sync::oneshot;
 
@@ -67,6 +68,8 @@ pub enum Outcome {
         successor: Option<Address>,
         /// Whether this node has handed it over, so that the guest stood still until then.
         handed_over: bool,
+        /// The guest's memory as it was here last, in which nothing runs any more. Most of it is in the successor's, too.
+        memory: Option<Memory>,
     },
 }
 
@@ -100,8 +103,16 @@ pub struct Guest {
     pub signals: Arc<Signals>,
     /// Where its effects pass.
     pub gate: Arc<Gate>,
-    /// How it ended.
-    pub ended: oneshot::Receiver<Result<Ended, RecordError>>,
+    /// What it leaves.
+    pub left: oneshot::Receiver<Left>,
+}
+
+/// What a guest's thread leaves.
+pub struct Left {
+    /// How the guest ended.
+    pub how: Result<Ended, RecordError>,
+    /// Its memory. Nothing runs in it any more.
+    pub memory: Memory,
 }
 
 /// A node that runs a guest.
@@ -124,12 +135,22 @@ pub struct Node {
     /// Who waits for the secondary to run the guest.
     askers: Vec<oneshot::Sender<Result<(), &'static str>>>,
     ending: Option<Ended>,
+    /// The guest's, once its thread has ended.
+    memory: Option<Memory>,
     journal_ended: bool,
-    outcome: Option<Outcome>,
+    end: Option<End>,
     /// Where the last secondary will listen when it is the primary.
     successor: Option<Address>,
     /// Bytes of connections that are gone.
     carried: u64,
+}
+
+/// What ends the loop.
+enum End {
+    /// The guest has ended, and that is on record.
+    Guest(Ended),
+    /// Another primary runs it: what [`Outcome::Fenced`] tells.
+    Fenced { record: Record, successor: Option<Address>, handed_over: bool },
 }
 
 /// A state that can be given, and to whom.
@@ -153,7 +174,7 @@ enum Event {
     Joiner(Box<Joiner>),
     Answer(Answer),
     Command(Command),
-    GuestEnded(Option<Result<Ended, RecordError>>),
+    GuestEnded(Option<Left>),
     Tick,
 }
 
@@ -191,8 +212,9 @@ impl Node {
             stoppers: Vec::new(),
             askers: Vec::new(),
             ending: None,
+            memory: None,
             journal_ended: false,
-            outcome: None,
+            end: None,
             successor: None,
             carried: 0,
         }
@@ -209,7 +231,7 @@ impl Node {
     /// # Errors
     /// If the guest's machine, the log or the recording fails.
     pub async fn run(mut self, commands: flume::Receiver<Command>) -> Result<Outcome, NodeError> {
-        while self.outcome.is_none() {
+        while self.end.is_none() {
             let event = self.wait(&commands).await;
             self.handle(event)?;
             if self.ending.is_some() && self.journal_ended && !self.guest.gate.holds() {
@@ -218,8 +240,8 @@ impl Node {
             self.obey();
         }
         self.door = None;
-        let outcome = self.outcome.take().expect("the loop ends with an outcome");
-        if let Outcome::Ended(ended) = &outcome {
+        let end = self.end.take().expect("the loop ends with a reason");
+        if let End::Guest(ended) = &end {
             self.say_goodbye(ended).await;
         }
         if let Some(archive) = self.archive.take() {
@@ -228,19 +250,24 @@ impl Node {
         if let Some(keeper) = self.keeper.take() {
             keeper.close();
         }
-        if let Outcome::Ended(_) = outcome {
-            self.answer_askers(Err("the guest has ended"));
-            for stopper in self.stoppers.drain(..) {
-                // Who asked may be gone.
-                let _ = stopper.send(());
+        match end {
+            End::Guest(ended) => {
+                self.answer_askers(Err("the guest has ended"));
+                for stopper in self.stoppers.drain(..) {
+                    // Who asked may be gone.
+                    let _ = stopper.send(());
+                }
+                Ok(Outcome::Ended(ended))
             }
-        } else {
-            self.answer_askers(Ok(()));
-            if self.ending.is_none() {
-                give_up(self.guest).await?;
+            End::Fenced { record, successor, handed_over } => {
+                self.answer_askers(Ok(()));
+                let memory = match self.ending {
+                    Some(_) => self.memory.take(),
+                    None => give_up(self.guest).await?,
+                };
+                Ok(Outcome::Fenced { record, successor, handed_over, memory })
             }
         }
-        Ok(outcome)
     }
 
     async fn wait(&mut self, commands: &flume::Receiver<Command>) -> Event {
@@ -274,7 +301,7 @@ impl Node {
             }
             joiner = Door::joiner(self.door.as_ref()) => Event::Joiner(Box::new(joiner)),
             Ok(command) = commands.recv_async() => Event::Command(command),
-            ended = &mut self.guest.ended, if self.ending.is_none() => Event::GuestEnded(ended.ok()),
+            left = &mut self.guest.left, if self.ending.is_none() => Event::GuestEnded(left.ok()),
             () = tokio::time::sleep(DISK_BEHIND), if disk_behind => Event::Tick,
             () = tokio::time::sleep(sleep) => Event::Tick,
         }
@@ -295,7 +322,11 @@ impl Node {
             Event::Entry(Entry::Capture(captured)) => self.captured(*captured)?,
             Event::State(ticket, source) => self.engine.give(now, ticket, *source),
             Event::JournalEnded => self.journal_ended = true,
-            Event::GuestEnded(ended) => self.ending = Some(ended.ok_or(NodeError::GuestDied)??),
+            Event::GuestEnded(left) => {
+                let Left { how, memory } = left.ok_or(NodeError::GuestDied)?;
+                self.ending = Some(how?);
+                self.memory = Some(memory);
+            }
             Event::LinkError(error) => self.engine.link_lost(now, &error.to_string()),
             Event::Joiner(joiner) => {
                 let Joiner { hello, link, from } = *joiner;
@@ -421,9 +452,9 @@ impl Node {
                     // Whatever it still does is nobody's.
                     self.ask(Request::Stop);
                     let (successor, handed_over) = (self.successor.take(), self.engine.has_handed_over());
-                    self.outcome = Some(Outcome::Fenced { record, successor, handed_over });
+                    self.end = Some(End::Fenced { record, successor, handed_over });
                 }
-                Order::Finish => self.outcome = self.ending.take().map(Outcome::Ended),
+                Order::Finish => self.end = self.ending.take().map(End::Guest),
             }
         }
         if self.engine.sender().is_none() {
@@ -504,15 +535,15 @@ impl Node {
     }
 }
 
-/// Waits until the guest's thread has ended, and its machine with it.
-async fn give_up(guest: Guest) -> Result<(), NodeError> {
-    let Guest { journal, requests, signals, ended, .. } = guest;
+/// Waits until the guest's thread has ended, and its machine with it. The memory stays.
+async fn give_up(guest: Guest) -> Result<Option<Memory>, NodeError> {
+    let Guest { journal, requests, signals, left, .. } = guest;
     // Whatever it still has to write nobody reads, and whatever it waits for nobody sends.
     drop((journal, requests));
     signals.bell.ring();
-    match tokio::time::timeout(GIVEN_UP, ended).await {
+    match tokio::time::timeout(GIVEN_UP, left).await {
         // How it ended is nobody's concern.
-        Ok(_) => Ok(()),
+        Ok(left) => Ok(left.ok().map(|left| left.memory)),
         Err(_) => Err(NodeError::GuestStays),
     }
 }

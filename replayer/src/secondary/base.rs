@@ -24,12 +24,18 @@ impl Base {
         Ok(Base { digests: PageDigests::of_zeros(memory.pages()), memory, state: None })
     }
 
-    /// The memory of a machine that is given up. All of it is read, since what is wrong with it may be on no account.
+    /// A memory in which a guest ran until a moment ago. All of it is read, since what is wrong with it may be on no account.
+    #[must_use]
+    pub fn left(memory: Memory) -> Base {
+        Base { digests: PageDigests::of(&memory), memory, state: None }
+    }
+
+    /// The memory of a machine that is given up, and its state. All of it is read, as by [`Base::left`].
     pub fn of<C: Cpu>(mut machine: Machine<C>) -> Base {
         // In the middle of an instruction it has no state that could be compared.
         let state = machine.settle().and_then(|()| machine.save()).ok();
         let memory = machine.memory().clone();
         drop(machine);
-        Base { digests: PageDigests::of(&memory), memory, state }
+        Base { state, ..Base::left(memory) }
     }
 }

@@ -60,6 +60,8 @@ pub struct Settings<C> {
     pub cpu: MakeCpu<C>,
     /// Finds names for the guest's addresses.
     pub symbols: fn(&MachineConfig) -> Symbols,
+    /// What this node has before it is given a state, on its way here: most of the first may be in it already.
+    pub base: Option<oneshot::Receiver<Base>>,
     /// Where reports of divergences go; one that is not taken in time is lost.
     pub reports: Option<flume::Sender<Arc<Report>>>,
 }
@@ -363,7 +365,7 @@ impl<C: Cpu + Send + 'static> Node<C> {
     /// Looks what is here for a state, on a thread that may read all of RAM.
     fn prepare(&mut self, size: u64) {
         self.retire(false);
-        let former = self.former.take();
+        let (former, first) = (self.former.take(), self.settings.base.take());
         let (tell, prepared) = oneshot::channel();
         self.prepared = Some(prepared);
         tokio::spawn(async move {
@@ -372,10 +374,16 @@ impl<C: Cpu + Send + 'static> Node<C> {
                 Some(former) => tokio::time::timeout(RETIRE, former).await.ok().and_then(Result::ok),
                 None => None,
             };
+            // Who has promised it may have found nothing.
+            let first = match first {
+                Some(first) => first.await.ok(),
+                None => None,
+            };
             tokio::task::spawn_blocking(move || {
                 let former = former.map(|followed| followed.machine);
                 let former = former.filter(|machine| machine.memory().size() == size);
-                let base = former.map_or_else(|| Base::new(size), |machine| Ok(Base::of(machine)));
+                let base = former.map(Base::of).or(first).filter(|base| base.memory.size() == size);
+                let base = base.map_or_else(|| Base::new(size), Ok);
                 // Nobody to take it means that the node is ending.
                 let _ = tell.send(base.map_err(|error| error.to_string()));
             });

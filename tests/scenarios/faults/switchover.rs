@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command, time::Instant};
 
-use echovisor_tests::{Account, KV, Lab, Load, Node, Role, Site, echovisor, scenario, size};
+use echovisor_tests::{Account, Filling, KV, Lab, Load, Node, Role, Site, echovisor, scenario, size};
 
 /// Asks a node for a switchover, as an operator does.
 fn promote(node: &Node) -> Result<(), String> {
@@ -90,6 +90,25 @@ fn who_has_handed_the_guest_over_can_take_it_over() {
         lab.must_be_alone(&old, term + 2);
         load.wait_for_replies(500);
         load.finish().must_be_clean();
+        old.stop();
+    });
+}
+
+/// What its memory holds already does not travel: only what the guest has written since.
+#[test]
+fn who_has_handed_the_guest_over_is_not_sent_what_it_has() {
+    const FILLING: usize = 8 << 20;
+    scenario(|scene| {
+        let lab = Lab::new(scene);
+        let (old, new) = lab.pair(KV);
+        let filling = Filling::of(&lab, FILLING);
+        promote(&old).expect("a switchover");
+        must_be_protected(&new, &old);
+        let sent = new.status().expect("a status").link_bytes;
+        println!("{sent} bytes on the link, log included");
+        assert!(sent < FILLING as u64 / 4, "{sent} bytes on the link for what was there");
+        promote(&new).expect("a switchover");
+        filling.must_be_there(&lab);
         old.stop();
     });
 }

@@ -171,6 +171,7 @@ impl Lab {
             timing: secondary::protocol::Timing { suspicion: SUSPICION, ..Default::default() },
             cpu,
             symbols: |_| Symbols::default(),
+            base: None,
             reports: None,
         };
         let (commands, orders) = flume::unbounded();

@@ -125,7 +125,7 @@ async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
         Holder::Me(claim) => Some(*claim),
         Holder::Other { record, join } => {
             drop(past);
-            let role = station.joining(record, join, None);
+            let role = station.joining(record, join, None, None);
             return station.run(role).await;
         }
     };

@@ -69,5 +69,6 @@ async fn secondary(args: &SecondaryArgs) -> Result<Exit, Failure> {
         reports: args.node.reports()?,
     };
     sandbox::confine(args.sandbox.no_seccomp)?;
-    station.run(Role::Secondary(node::Secondary { join, known: None, commands, strays: None })).await
+    let role = node::Secondary { join, known: None, commands, strays: None, memory: None };
+    station.run(Role::Secondary(role)).await
 }

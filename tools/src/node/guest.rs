@@ -170,7 +170,7 @@ pub fn launch<C: Cpu + Send + 'static>(launch: Launch<C>) -> Result<primary::Gue
     }
     let reader = Reader::start(signals.clone()).map_err(exhausted)?;
     let (requests, asked) = flume::bounded(REQUESTS);
-    let (ended, end) = oneshot::channel();
+    let (leave, left) = oneshot::channel();
     let machine = launch.machine;
     thread::Builder::new()
         .name("vcpu".into())
@@ -181,11 +181,11 @@ pub fn launch<C: Cpu + Send + 'static>(launch: Launch<C>) -> Result<primary::Gue
                 return;
             }
             let mut recorder = Recorder::new(machine, live, asked, reader);
-            let result = recorder.run();
+            let how = recorder.run();
             // The log's writing end goes first, so that whoever hears of the end has heard everything.
-            drop(recorder);
-            let _ = ended.send(result);
+            let memory = recorder.into_memory();
+            let _ = leave.send(primary::Left { how, memory });
         })
         .map_err(exhausted)?;
-    Ok(primary::Guest { journal: log, requests, signals, gate, ended: end })
+    Ok(primary::Guest { journal: log, requests, signals, gate, left })
 }

@@ -19,7 +19,8 @@ use echovisor_recorder::{
     port::Port,
     primary::{self, Cluster},
 };
-use echovisor_replayer::secondary::{self, Promotion, Report, Settings, protocol::Timing};
+use echovisor_replayer::secondary::{self, Base, Promotion, Report, Settings, protocol::Timing};
+use tokio::sync::oneshot;
 
 use super::{
     Controls, Launch, Reach, Strays, announcement, drain, ended, launch, outlet, primary_commands,
@@ -83,6 +84,8 @@ pub struct Secondary {
     pub commands: flume::Receiver<secondary::Command>,
     /// What may still come for a guest that was here a moment ago.
     pub strays: Option<Strays>,
+    /// The memory of that guest.
+    pub memory: Option<Memory>,
 }
 
 /// What comes after a role.
@@ -118,29 +121,38 @@ impl Station {
 
     /// Runs the guest until it ends, or another node has it.
     async fn lead(&self, Primary { node, commands, program, mac }: Primary) -> Result<Next, Failure> {
-        let (record, successor, handed_over) = match node.run(commands).await? {
+        let (record, successor, handed_over, memory) = match node.run(commands).await? {
             primary::Outcome::Ended(how) => return ended(how, &program).map(Next::End),
-            primary::Outcome::Fenced { record, successor, handed_over } => (record, successor, handed_over),
+            primary::Outcome::Fenced { record, successor, handed_over, memory } => {
+                (record, successor, handed_over, memory)
+            }
         };
         let Some(join) = successor.or_else(|| self.join.clone()) else {
             return Err(superseded(&record));
         };
         let strays = mac.filter(|_| handed_over).map(|guest| Strays::new(guest, self.ethernet_address()));
-        Ok(Next::Role(self.joining(record, join, strays)))
+        Ok(Next::Role(self.joining(record, join, strays, memory)))
     }
 
     /// The role of a node that was primary, now that another one is, as `record` says, and can be joined at `join`. `strays`:
-    /// what to do with what still comes for the guest.
+    /// what to do with what still comes for the guest. `memory`: what it has left.
     #[must_use]
-    pub fn joining(&self, record: Record, join: Address, strays: Option<Strays>) -> Role {
+    pub fn joining(
+        &self,
+        record: Record,
+        join: Address,
+        strays: Option<Strays>,
+        memory: Option<Memory>,
+    ) -> Role {
         tracing::warn!("{}: it joins that at {join}", superseded_by(&record));
         let (sender, commands) = secondary_commands();
         self.controls.switch(Reach::Secondary(sender));
-        Role::Secondary(Secondary { join, known: Some(record), commands, strays })
+        Role::Secondary(Secondary { join, known: Some(record), commands, strays, memory })
     }
 
     /// Follows the primary until it is gone, or the guest has ended.
-    async fn follow(&self, Secondary { join, known, commands, strays }: Secondary) -> Result<Next, Failure> {
+    async fn follow(&self, secondary: Secondary) -> Result<Next, Failure> {
+        let Secondary { join, known, commands, strays, memory } = secondary;
         let idle = self.port.as_ref().map(|port| drain(port.clone(), strays)).transpose()?;
         let settings = Settings {
             me: self.me,
@@ -153,6 +165,7 @@ impl Station {
             timing: Timing { suspicion: *self.node.suspicion, ..Timing::default() },
             cpu: confined_cpu,
             symbols,
+            base: memory.map(base_of),
             reports: self.reports.clone(),
         };
         match secondary::Node::new(settings).run(&commands).await? {
@@ -220,6 +233,14 @@ impl Station {
         let [_, _, a, b, c, d, ..] = self.me.0;
         [0x06, 0, a, b, c, d]
     }
+}
+
+/// What a memory holds that a guest has left. It is read while the node dials.
+fn base_of(memory: Memory) -> oneshot::Receiver<Base> {
+    let (tell, base) = oneshot::channel();
+    // A node that has ended does not want it any more.
+    tokio::task::spawn_blocking(move || drop(tell.send(Base::left(memory))));
+    base
 }
 
 /// A processor for the guest that comes, made by the guest's thread: the last for which it needs more than a guest does.
