@@ -129,6 +129,47 @@ fn batches_and_segments_must_continue_the_log() {
     assert!(recording.damaged().is_empty());
 }
 
+/// The guest was elsewhere, and may even have come back to an earlier position than was logged here: to one that came to others.
+#[test]
+fn a_log_goes_on_behind_a_gap_that_shows() {
+    let dir = TempDir::new().unwrap();
+    let mut recorder = recorded(dir.path());
+    for (term, position) in [(2, 500), (3, 7)] {
+        let start = recorder.store.start_behind_gap(Term(term), Position(position));
+        recorder.store.begin(&start).unwrap();
+        recorder.encoder = Encoder::new(start);
+        recorder.at = start.position;
+        recorder.batch();
+    }
+    let back = recorder.store.start_behind_gap(Term(3), Position(1));
+    let error = recorder.store.begin(&back).unwrap_err();
+    assert!(matches!(error, StoreError::OutOfOrder { .. }), "in the same term it was here: {error}");
+    recorder.store.seal().unwrap();
+    drop(recorder);
+    let recording = Recording::open(dir.path()).unwrap();
+    let segments = recording.segments();
+    let follows: Vec<bool> = segments.windows(2).map(|pair| pair[1].follows(&pair[0])).collect();
+    assert_eq!(follows, [true, true, false, false]);
+    assert_eq!([read(&recording, 2).0, read(&recording, 3).0, read(&recording, 4).0].concat()[4..], [501, 8]);
+    assert!(recording.damaged().is_empty());
+}
+
+#[test]
+fn a_reserved_folder_is_nobody_elses_and_holds_nothing_yet() {
+    let dir = TempDir::new().unwrap();
+    let reserved = Store::reserve(dir.path()).unwrap();
+    assert!(matches!(Store::reserve(dir.path()).err(), Some(StoreError::InUse { .. })));
+    drop(reserved);
+    assert!(matches!(Store::open(dir.path()).err(), Some(StoreError::NoRecording { .. })));
+    let mut store = Store::reserve(dir.path()).unwrap().create(&header()).unwrap();
+    let start = store.start_behind_gap(Term(4), Position(77));
+    assert_eq!((start.segment, start.sequence), (0, 0), "there is nothing before it");
+    store.begin(&start).unwrap();
+    store.seal().unwrap();
+    drop(store);
+    assert_eq!(Store::open(dir.path()).unwrap().term(), Some(Term(4)));
+}
+
 #[test]
 fn the_open_segment_can_be_read_while_it_grows() {
     let dir = TempDir::new().unwrap();

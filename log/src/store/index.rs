@@ -34,6 +34,12 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// Whether it goes on where `previous` ends. Else the log has a gap between them: the guest ran elsewhere, or a segment is lost.
+    #[must_use]
+    pub fn follows(&self, previous: &Segment) -> bool {
+        self.start.sequence == previous.next_sequence
+    }
+
     /// A segment that has just begun; `bytes` are those of its file's header.
     pub(crate) fn begin(start: SegmentStart, bytes: u64) -> Segment {
         let SegmentStart { sequence, position, chain, .. } = start;

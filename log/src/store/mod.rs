@@ -32,4 +32,4 @@ pub use header::Header;
 pub use index::{Checkpoint, Segment};
 pub use reader::SegmentReader;
 pub use recording::Recording;
-pub use writer::Store;
+pub use writer::{Reserved, Store};

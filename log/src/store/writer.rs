@@ -1,12 +1,13 @@
 //! A recording that is written.
 
 use std::{
+    fmt,
     fs::{self, File},
     io::{Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
-use echovisor_event::Term;
+use echovisor_event::{Digest, Position, Term};
 
 use super::{
     contents::{self, Contents},
@@ -46,6 +47,34 @@ struct Open {
     broken: bool,
 }
 
+/// A folder in which a recording can be made, of whatever guest it will be; nobody else can have it meanwhile.
+pub struct Reserved {
+    layout: Layout,
+    index: Index,
+    lock: Lock,
+}
+
+impl Reserved {
+    /// Makes the recording.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn create(self, header: &Header) -> Result<Store, StoreError> {
+        let Reserved { layout, index, lock } = self;
+        // A recording exists as soon as it has a header.
+        header.write(&layout.header())?;
+        let header = header.clone();
+        Ok(Store { layout, header, index, segments: Vec::new(), open: None, term: None, _lock: lock })
+    }
+
+    /// Where snapshots will be kept.
+    #[must_use]
+    pub fn snapshots_dir(&self) -> PathBuf {
+        self.layout.snapshots()
+    }
+}
+
 impl Store {
     /// Makes a new recording in `dir`, which must be empty or not exist.
     ///
@@ -53,6 +82,15 @@ impl Store {
     ///
     /// [`StoreError`], [`StoreError::Exists`] among them.
     pub fn create(dir: &Path, header: &Header) -> Result<Store, StoreError> {
+        Store::reserve(dir)?.create(header)
+    }
+
+    /// Makes all of a new recording but its header, by which it will exist.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::create`].
+    pub fn reserve(dir: &Path) -> Result<Reserved, StoreError> {
         let layout = Layout { dir: dir.to_owned() };
         for dir in [dir, &layout.segments(), &layout.snapshots(), &layout.index()] {
             files::make_dir(dir).map_err(StoreError::io("making", dir))?;
@@ -63,10 +101,7 @@ impl Store {
         }
         let index = Index::open(&layout.index())?;
         index.flush()?;
-        // Last: a recording exists as soon as it has a header.
-        header.write(&layout.header())?;
-        let header = header.clone();
-        Ok(Store { layout, header, index, segments: Vec::new(), open: None, term: None, _lock: lock })
+        Ok(Reserved { layout, index, lock })
     }
 
     /// Opens a recording to continue it. A segment that a crash left open is cut behind its last whole batch and sealed.
@@ -145,7 +180,19 @@ impl Store {
         self.segments.last().map_or_else(|| SegmentStart::first(term), |segment| segment.following(term))
     }
 
-    /// Begins a segment; the one before is sealed. Where a secondary was away and took a new image, it may leave a gap.
+    /// Where the log goes on when the guest comes back that another node has run meanwhile: behind a gap, at `position`.
+    #[must_use]
+    pub fn start_behind_gap(&self, term: Term, position: Position) -> SegmentStart {
+        let next = self.next_start(term);
+        let sequence = match self.segments.last() {
+            Some(_) => next.sequence.saturating_add(1),
+            None => next.sequence,
+        };
+        SegmentStart { sequence, position, chain: Digest::default(), ..next }
+    }
+
+    /// Begins a segment; the one before is sealed. Where another node ran the guest meanwhile it may leave a gap, and in a newer term
+    /// even go back behind it: what was logged here last may have come to nobody.
     ///
     /// # Errors
     ///
@@ -266,12 +313,20 @@ impl Store {
         at_least("the segment's term", last.start.term.0, start.term.0)?;
         at_least("the segment's number", next.segment, start.segment)?;
         at_least("the segment's first batch", next.sequence, start.sequence)?;
-        at_least("the segment's first position", next.position.0, start.position.0)?;
+        if start.term == last.start.term || start.sequence == next.sequence {
+            at_least("the segment's first position", next.position.0, start.position.0)?;
+        }
         if start.sequence == next.sequence {
             in_order("the segment's first position", next.position, start.position)?;
             in_order("the segment's hash chain", next.chain, start.chain)?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("dir", &self.layout.dir).finish_non_exhaustive()
     }
 }
 

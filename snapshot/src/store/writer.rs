@@ -1,6 +1,6 @@
 //! A store that is written.
 
-use std::path::Path;
+use std::{fmt, path::Path};
 
 use echovisor_event::{Digest, limits::PAGE_SIZE};
 use echovisor_machine::{MachineState, Memory};
@@ -60,6 +60,12 @@ pub struct Written {
     pub new_nodes: u64,
     /// Bytes by which the packs have grown.
     pub new_bytes: u64,
+}
+
+impl fmt::Debug for PageStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PageStore").field("snapshots", &self.snapshots.list().len()).finish_non_exhaustive()
+    }
 }
 
 impl PageStore {
