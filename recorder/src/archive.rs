@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use echovisor_event::Position;
 use echovisor_log::{
     Batch, Head, SegmentStart,
     store::{Store, StoreError},
@@ -30,7 +31,9 @@ enum Item {
 pub struct Archive {
     items: flume::Sender<Item>,
     spare: flume::Receiver<Batch>,
-    thread: JoinHandle<Result<(), StoreError>>,
+    thread: JoinHandle<Result<Store, StoreError>>,
+    /// The guest goes on without it.
+    dispensable: bool,
 }
 
 impl Archive {
@@ -39,8 +42,9 @@ impl Archive {
     ///
     /// # Errors
     /// If the disk does not take the segment.
-    pub fn new(store: Store, start: SegmentStart) -> Result<Archive, StoreError> {
-        Archive::start(store, start, None)
+    pub fn new(mut store: Store, start: SegmentStart) -> Result<Archive, StoreError> {
+        store.begin(&start)?;
+        Ok(Archive::start(|| Ok(store), None))
     }
 
     /// The same, for a log by which effects wait at `gate`: that is told what is on disk as soon as it is. What comes while the
@@ -48,17 +52,38 @@ impl Archive {
     ///
     /// # Errors
     /// As [`Archive::new`].
-    pub fn awaited(store: Store, start: SegmentStart, gate: Arc<Gate>) -> Result<Archive, StoreError> {
+    pub fn awaited(mut store: Store, start: SegmentStart, gate: Arc<Gate>) -> Result<Archive, StoreError> {
+        store.begin(&start)?;
         gate.require_disk(start.position);
-        Archive::start(store, start, Some(gate))
+        Ok(Archive::start(|| Ok(store), Some(gate)))
     }
 
-    fn start(mut store: Store, start: SegmentStart, gate: Option<Arc<Gate>>) -> Result<Archive, StoreError> {
-        store.begin(&start)?;
+    /// Starts writing to the store that `begin` gives, in which it has begun a segment at `position`. That happens on the thread: the guest
+    /// may run before. If there is a `gate`, effects wait there as for [`Archive::awaited`]; else the guest goes on also when the disk fails.
+    pub fn later(
+        begin: impl FnOnce() -> Result<Store, StoreError> + Send + 'static,
+        position: Position,
+        gate: Option<Arc<Gate>>,
+    ) -> Archive {
+        if let Some(gate) = &gate {
+            gate.require_disk(position);
+        }
+        Archive { dispensable: gate.is_none(), ..Archive::start(begin, gate) }
+    }
+
+    /// Whether a guest goes on when the disk fails.
+    pub(crate) fn is_dispensable(&self) -> bool {
+        self.dispensable
+    }
+
+    fn start(
+        begin: impl FnOnce() -> Result<Store, StoreError> + Send + 'static,
+        gate: Option<Arc<Gate>>,
+    ) -> Archive {
         let (items, receiver) = flume::bounded(DEPTH);
         let (used, spare) = flume::bounded(DEPTH);
-        let thread = thread::spawn(move || write(store, &receiver, &used, gate.as_deref()));
-        Ok(Archive { items, spare, thread })
+        let thread = thread::spawn(move || write(begin()?, &receiver, &used, gate.as_deref()));
+        Archive { items, spare, thread, dispensable: false }
     }
 
     /// Begins a segment.
@@ -89,11 +114,11 @@ impl Archive {
         self.spare.try_recv().ok()
     }
 
-    /// Waits until everything is on disk.
+    /// Waits until everything is on disk, and gives the store back.
     ///
     /// # Errors
     /// The first error of the disk. What was written before it stays readable.
-    pub fn close(self) -> Result<(), StoreError> {
+    pub fn close(self) -> Result<Store, StoreError> {
         drop(self.items);
         match self.thread.join() {
             Ok(result) => result,
@@ -111,7 +136,7 @@ fn write(
     items: &flume::Receiver<Item>,
     used: &flume::Sender<Batch>,
     gate: Option<&Gate>,
-) -> Result<(), StoreError> {
+) -> Result<Store, StoreError> {
     while let Ok(first) = items.recv() {
         let mut watermark = None;
         let mut taken = 0;
@@ -137,5 +162,6 @@ fn write(
         }
     }
     store.seal()?;
-    store.flush()
+    store.flush()?;
+    Ok(store)
 }

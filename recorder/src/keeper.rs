@@ -47,10 +47,12 @@ struct Item {
 pub struct Keeper {
     every: Every,
     items: flume::Sender<Item>,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<PageStore>,
     /// Where and when the last one was asked for.
     last: (Position, Instant),
     asked: bool,
+    /// There is none to begin with yet.
+    lacks_first: bool,
     /// Who waits for the next one.
     waiting: Vec<oneshot::Sender<Kept>>,
 }
@@ -61,7 +63,14 @@ impl Keeper {
     pub fn new(store: PageStore, every: Every, keep: Keep, last: Position) -> Keeper {
         let (items, receiver) = flume::bounded(DEPTH);
         let thread = thread::spawn(move || write(store, keep, &receiver));
-        Keeper { every, items, thread, last: (last, Instant::now()), asked: false, waiting: Vec::new() }
+        let last = (last, Instant::now());
+        Keeper { every, items, thread, last, asked: false, lacks_first: false, waiting: Vec::new() }
+    }
+
+    /// The same for a store that has no snapshot of `last`: one is taken as soon as that can be.
+    #[must_use]
+    pub fn without_first(self) -> Keeper {
+        Keeper { lacks_first: true, ..self }
     }
 
     /// Somebody wants a snapshot now.
@@ -80,11 +89,12 @@ impl Keeper {
             Every::Positions(positions) => at.0.saturating_sub(self.last.0.0) >= positions,
             Every::Time(time) => at > self.last.0 && self.last.1.elapsed() >= time,
         };
-        let due = (due && self.items.is_empty()) || (!self.waiting.is_empty() && !self.items.is_full());
+        let due = (due && self.items.is_empty())
+            || ((self.lacks_first || !self.waiting.is_empty()) && !self.items.is_full());
         // A thread that has ended takes no more.
         let asks = due && !self.asked && !self.items.is_disconnected();
         if asks {
-            (self.last, self.asked) = ((at, Instant::now()), true);
+            (self.last, self.asked, self.lacks_first) = ((at, Instant::now()), true, false);
         }
         asks
     }
@@ -104,17 +114,18 @@ impl Keeper {
         let _ = self.items.try_send(item);
     }
 
-    /// Waits until everything is on disk.
-    pub fn close(self) {
+    /// Waits until everything is on disk, and gives the store back.
+    pub fn close(self) -> PageStore {
         drop(self.items);
-        if let Err(panic) = self.thread.join() {
-            std::panic::resume_unwind(panic);
+        match self.thread.join() {
+            Ok(store) => store,
+            Err(panic) => std::panic::resume_unwind(panic),
         }
     }
 }
 
 /// Writes what comes. A log without snapshots is worth more than none, so an error ends no more than this.
-fn write(mut store: PageStore, keep: Keep, items: &flume::Receiver<Item>) {
+fn write(mut store: PageStore, keep: Keep, items: &flume::Receiver<Item>) -> PageStore {
     let mut digests = None;
     for Item { capture, segment, waiting } in items {
         let written = keep_one(&mut store, &mut digests, &capture, segment);
@@ -128,10 +139,11 @@ fn write(mut store: PageStore, keep: Keep, items: &flume::Receiver<Item>) {
             Err(StoreError::Damage(damage)) => tracing::warn!("no space is freed in the snapshots: {damage}"),
             Err(error) => {
                 tracing::error!("no more snapshots are kept: {error}");
-                return;
+                return store;
             }
         }
     }
+    store
 }
 
 fn keep_one(

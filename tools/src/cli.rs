@@ -186,6 +186,24 @@ impl NetArgs {
     }
 }
 
+/// Where the guest's history is kept while it runs here.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+pub struct StoreArgs {
+    /// Keep the guest's history in this folder while the guest runs here. What it holds already a primary goes on from, after a
+    /// stop or a crash of the node, and a secondary need not be sent
+    #[arg(long = "store", value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+
+    /// What makes an effect safe, so that it may leave: with `disk` not before the log behind it is on disk
+    #[arg(long, value_enum, default_value_t = Ack::Memory, requires_if("disk", "folder"))]
+    pub ack: Ack,
+
+    /// Which snapshots that folder holds.
+    #[command(flatten)]
+    pub keep: KeepArgs,
+}
+
 /// Which snapshots of the guest a recording holds, so that a replay can begin at any of them.
 #[derive(Args, Clone, Debug)]
 #[group(skip)]

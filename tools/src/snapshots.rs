@@ -1,6 +1,7 @@
 //! The snapshots in a recording's folder.
 
 use std::{
+    cmp::Reverse,
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -10,7 +11,7 @@ use echovisor_log::{SegmentStart, store::Segment};
 use echovisor_machine::{Machine, MachineConfig, cpu::kvm::KvmCpu};
 use echovisor_snapshot::{
     PageDigests, RestoreError,
-    store::{PageStore, SnapshotParts, Snapshots, StoreError},
+    store::{Manifest, PageStore, SnapshotParts, Snapshots, StoreError},
 };
 
 use crate::{
@@ -43,27 +44,32 @@ pub(crate) struct Restored {
     pub(crate) segment: u64,
 }
 
-/// The machine of the newest snapshot at or before `position` that can be loaded, and behind which the log goes on.
+/// Which snapshot a guest begins at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wanted {
+    /// The first one and no other; it stands where the log begins, unless that was at a takeover.
+    First,
+    /// The newest at or before this position.
+    Before(Position),
+    /// The one that was taken last.
+    Last,
+}
+
+/// The machine of the wanted snapshot, or of one before it if it cannot be loaded, where the log goes on behind it.
 ///
 /// # Errors
 /// If there is none, or the host gives no machine.
 pub(crate) fn restore(
     segments: &[Segment],
     snapshots: &Snapshots,
-    position: Position,
+    wanted: Wanted,
     config: &MachineConfig,
 ) -> Result<Restored, Failure> {
     for damage in snapshots.damaged() {
         output::say(format_args!("a snapshot cannot be used: {damage}"));
     }
     let mut damaged = None;
-    for manifest in snapshots.list().iter().rev().filter(|manifest| manifest.position <= position) {
-        let begins =
-            |start: &SegmentStart| (start.segment, start.position) == (manifest.segment, manifest.position);
-        // A guest that never ran has a snapshot and no log.
-        if !segments.is_empty() && !segments.iter().any(|segment| begins(&segment.start)) {
-            continue;
-        }
+    for manifest in candidates(segments, snapshots, wanted) {
         match snapshots.restore(manifest.position, config, KvmCpu::new) {
             Ok(machine) => return Ok(Restored { machine, segment: manifest.segment }),
             Err(RestoreError::Store(StoreError::Damage(damage))) => {
@@ -75,10 +81,47 @@ pub(crate) fn restore(
     }
     Err(match damaged {
         Some(damage) => StoreError::Damage(damage).into(),
-        None => Failure::new(
-            format!("the recording has no snapshot at or before position {position}"),
-            "the recording is incomplete; make it anew",
-        )
-        .with_exit(Exit::Corrupt),
+        None => nothing(snapshots, wanted),
     })
+}
+
+/// The snapshots behind which the log goes on, in the order in which they are tried.
+fn candidates<'a>(segments: &[Segment], snapshots: &'a Snapshots, wanted: Wanted) -> Vec<&'a Manifest> {
+    let begins = |manifest: &Manifest| {
+        let here =
+            |start: &SegmentStart| (start.segment, start.position) == (manifest.segment, manifest.position);
+        // A guest that never ran has a snapshot and no log.
+        (segments.is_empty() && manifest.position == Position::BOOT)
+            || segments.iter().any(|segment| here(&segment.start))
+    };
+    let mut all: Vec<&Manifest> = snapshots.list().iter().filter(|manifest| begins(manifest)).collect();
+    match wanted {
+        Wanted::First => {
+            let at_boot = segments.first().is_none_or(|segment| segment.start.position == Position::BOOT);
+            all.retain(|manifest| !at_boot || manifest.position == Position::BOOT);
+            all.sort_by_key(|manifest| manifest.segment);
+            all.truncate(1);
+        }
+        Wanted::Before(position) => {
+            all.retain(|manifest| manifest.position <= position);
+            all.reverse();
+        }
+        // Not the one of the last position: where another node ran the guest for a while, it may have come back to an earlier one.
+        Wanted::Last => all.sort_by_key(|manifest| Reverse(manifest.segment)),
+    }
+    all
+}
+
+fn nothing(snapshots: &Snapshots, wanted: Wanted) -> Failure {
+    let Wanted::Before(position) = wanted else {
+        let hint = "after a takeover one is taken at once, but that was broken off; a node that ran the guest before may have more";
+        return Failure::new("the recording has no snapshot to begin with", hint).with_exit(Exit::Corrupt);
+    };
+    let what = format!("the recording has no snapshot at or before position {position}");
+    match snapshots.list().first() {
+        Some(first) => {
+            Failure::new(what, format!("it begins at position {}: ask for a later one", first.position))
+        }
+        None => Failure::new(what, "the recording is incomplete; make it anew").with_exit(Exit::Corrupt),
+    }
 }

@@ -14,10 +14,10 @@ use echovisor_log::{
         Address, Fingerprint, LinkError, Ours, Receiver, Sender, Traffic, boot_time, flush_or_wait,
         receive_or_wait,
     },
-    store::StoreError,
+    store::{Store, StoreError},
 };
 use echovisor_machine::Memory;
-use echovisor_snapshot::{Capture, sync::Source};
+use echovisor_snapshot::{Capture, store::PageStore, sync::Source};
 use tokio::sync::oneshot;
 
 use super::{
@@ -70,6 +70,8 @@ pub enum Outcome {
         handed_over: bool,
         /// The guest's memory as it was here last, in which nothing runs any more. Most of it is in the successor's, too.
         memory: Option<Memory>,
+        /// Where its history was kept, to go on with later.
+        history: Option<Box<(Store, PageStore)>>,
     },
 }
 
@@ -121,6 +123,7 @@ pub struct Node {
     engine: Engine,
     archive: Option<Archive>,
     keeper: Option<Keeper>,
+    history_lost: bool,
     /// The segment that was begun last.
     segment: u64,
     arbiter: Option<Arc<dyn Arbiter>>,
@@ -202,6 +205,7 @@ impl Node {
             guest,
             archive,
             keeper: None,
+            history_lost: false,
             segment: start.segment,
             arbiter,
             door,
@@ -231,6 +235,7 @@ impl Node {
     /// # Errors
     /// If the guest's machine, the log or the recording fails.
     pub async fn run(mut self, commands: flume::Receiver<Command>) -> Result<Outcome, NodeError> {
+        self.snapshot_if_due(Position(self.guest.signals.position.load(Ordering::Relaxed)));
         while self.end.is_none() {
             let event = self.wait(&commands).await;
             self.handle(event)?;
@@ -244,12 +249,15 @@ impl Node {
         if let End::Guest(ended) = &end {
             self.say_goodbye(ended).await;
         }
-        if let Some(archive) = self.archive.take() {
-            archive.close()?;
-        }
-        if let Some(keeper) = self.keeper.take() {
-            keeper.close();
-        }
+        let store = match self.archive.take().map(Archive::close).transpose() {
+            // The guest is elsewhere, and whole.
+            Err(error) if matches!(end, End::Fenced { .. }) => {
+                tracing::error!("the guest's history lacks its end here, and is not gone on with: {error}");
+                None
+            }
+            closed => closed?,
+        };
+        let history = store.zip(self.keeper.take().map(Keeper::close)).map(Box::new);
         match end {
             End::Guest(ended) => {
                 self.answer_askers(Err("the guest has ended"));
@@ -265,7 +273,7 @@ impl Node {
                     Some(_) => self.memory.take(),
                     None => give_up(self.guest).await?,
                 };
-                Ok(Outcome::Fenced { record, successor, handed_over, memory })
+                Ok(Outcome::Fenced { record, successor, handed_over, memory, history })
             }
         }
     }
@@ -383,7 +391,7 @@ impl Node {
         }
         let begun = encoded.next.map_or(Ok(()), |start| archive.begin(start));
         if archived.and(begun).is_err() {
-            return Err(self.archive_failed());
+            return self.archive_failed();
         }
         self.snapshot_if_due(mark.watermark);
         Ok(())
@@ -425,7 +433,7 @@ impl Node {
         if let Some(archive) = &self.archive
             && archive.begin(start).is_err()
         {
-            return Err(self.archive_failed());
+            return self.archive_failed();
         }
         Ok(())
     }
@@ -513,12 +521,22 @@ impl Node {
         let _ = tokio::time::timeout(COURTESY, flush_or_wait(self.engine.sender())).await;
     }
 
-    /// The archive's thread has ended: with which error?
-    fn archive_failed(&mut self) -> NodeError {
-        match self.archive.take().map(Archive::close) {
-            Some(Err(error)) => error.into(),
-            _ => NodeError::GuestDied,
+    /// The archive's thread has ended: the guest goes on without it, or ends with its error.
+    fn archive_failed(&mut self) -> Result<(), NodeError> {
+        let Some(archive) = self.archive.take() else { return Ok(()) };
+        if !archive.is_dispensable() {
+            return Err(archive.close().err().map_or(NodeError::GuestDied, NodeError::from));
         }
+        let keeper = self.keeper.take();
+        self.history_lost = true;
+        // The guest waits for none of it.
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = archive.close() {
+                tracing::error!("the guest goes on, but its history is not kept any more: {error}");
+            }
+            keeper.map(Keeper::close)
+        });
+        Ok(())
     }
 
     fn status(&self) -> Status {
@@ -529,6 +547,7 @@ impl Node {
             guest_rx_bytes: signals.received.load(Ordering::Relaxed),
             link_bytes: self.carried + traffic.map_or(0, |traffic| traffic.sent() + traffic.received()),
             arbiter_silent: self.silence.why(),
+            history_lost: self.history_lost,
             refused: self.door.as_ref().map(Door::refused).unwrap_or_default(),
             ..self.engine.status(boot_time())
         }

@@ -41,6 +41,8 @@ pub struct Status {
     pub link_bytes: u64,
     /// Batches sent.
     pub batches: u64,
+    /// The guest's history was to be kept, but the disk failed.
+    pub history_lost: bool,
     /// Connections that did not become a secondary's.
     pub refused: Refused,
 }

@@ -135,6 +135,13 @@ impl Engine {
         }
     }
 
+    /// Joins no other guest than this.
+    #[must_use]
+    pub fn of(mut self, vm: VmId) -> Engine {
+        self.vm = Some(vm);
+        self
+    }
+
     /// Joins no other guest than that of `record`, and nobody who has run it in an earlier term.
     #[must_use]
     pub fn knowing(mut self, record: &Record) -> Engine {

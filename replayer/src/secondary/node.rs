@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use echovisor_event::NodeId;
+use echovisor_event::{NodeId, VmId};
 use echovisor_log::{
     arbiter::{self, Answer, Arbiter, ArbiterError, Question, Record, Silence, rules},
     link::{
@@ -48,6 +48,8 @@ pub struct Settings<C> {
     pub keys: Option<Keys>,
     /// Where this node listens when it runs the guest: who was primary before it joins it there.
     pub listens: Option<Address>,
+    /// The guest that it follows and no other, if that is known already.
+    pub vm: Option<VmId>,
     /// The record by which another node runs the guest, if this one knows of it already.
     pub known: Option<Record>,
     /// This host.
@@ -165,9 +167,10 @@ impl<C: Cpu + Send + 'static> Node<C> {
         let engine = Engine::new(settings.me, settings.fingerprint.clone(), settings.timing)
             .listening(settings.listens.clone())
             .naming(settings.symbols);
-        let engine = match &settings.known {
-            Some(record) => engine.knowing(record),
-            None => engine,
+        let engine = match (&settings.known, settings.vm) {
+            (Some(record), _) => engine.knowing(record),
+            (None, Some(vm)) => engine.of(vm),
+            (None, None) => engine,
         };
         Node {
             engine,

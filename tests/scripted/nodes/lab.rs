@@ -165,6 +165,7 @@ impl Lab {
             join,
             keys: None,
             listens: None,
+            vm: None,
             known: None,
             fingerprint: fingerprint(),
             arbiter: Some(self.arbiter.clone() as Arc<dyn Arbiter>),

@@ -1,6 +1,6 @@
 //! `echovisor primary`: runs a guest against the real world, and has it protected by a secondary.
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use clap::Args;
 use echovisor_event::{NodeId, Term, VmId};
@@ -19,9 +19,9 @@ use echovisor_recorder::{
 };
 
 use crate::{
-    cli::{Ack, GuestArgs, KeepArgs, NetArgs, NodeArgs, Policy, SandboxArgs, block_on},
+    cli::{Ack, GuestArgs, NetArgs, NodeArgs, Policy, SandboxArgs, StoreArgs, block_on},
     failure::{Exit, Failure},
-    node::{self, Controls, Launch, Origin, Past, Reach, Role, Station},
+    node::{self, Controls, Former, Launch, Origin, Past, Reach, Role, Shelf, Station},
     sandbox,
 };
 
@@ -48,22 +48,13 @@ pub struct PrimaryArgs {
     #[arg(long, value_name = "ADDR", requires = "listen")]
     pub join: Option<Address>,
 
-    /// Keep the guest's history in this folder; where it holds one already, the guest goes on from there, after a stop
-    /// or a crash of the node
-    #[arg(long, value_name = "DIR")]
-    pub store: Option<PathBuf>,
-
-    /// What makes an effect safe, so that it may leave: with `disk` not before the log behind it is on disk
-    #[arg(long, value_enum, default_value_t = Ack::Memory, requires_if("disk", "store"))]
-    pub ack: Ack,
+    /// The guest's history.
+    #[command(flatten)]
+    pub store: StoreArgs,
 
     /// Go on from the store though it may lack the last moments that clients have seen
-    #[arg(long, requires = "store")]
+    #[arg(long, requires = "folder")]
     pub accept_rollback: bool,
-
-    /// Which snapshots that folder holds.
-    #[command(flatten)]
-    pub keep: KeepArgs,
 
     /// Give the guest's console what comes in on stdin
     #[arg(long)]
@@ -103,7 +94,8 @@ async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
     let controls = Controls::new(args.node.control.as_deref(), Reach::Primary(sender, None))?;
     sandbox::confine(args.sandbox.no_seccomp)?;
 
-    let past = args.store.as_deref().map(|folder| Past::open(folder, &fingerprint)).transpose()?.flatten();
+    let folder = args.store.folder.as_deref();
+    let past = folder.map(|folder| Past::open(folder, &fingerprint)).transpose()?.flatten();
     if let Some(past) = &past {
         past.must_fit(&args.guest, &args.net)?;
     }
@@ -117,6 +109,7 @@ async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
         join: args.join.clone(),
         keys,
         node: args.node.clone(),
+        store: args.store.clone(),
         controls,
         reports: args.node.reports()?,
     };
@@ -124,20 +117,20 @@ async fn primary(args: &PrimaryArgs) -> Result<Exit, Failure> {
         Holder::Unasked => None,
         Holder::Me(claim) => Some(*claim),
         Holder::Other { record, join } => {
-            drop(past);
-            let role = station.joining(record, join, None, None);
+            let role =
+                station.joining(record, join, Former { shelf: past.map(Shelf::from), ..Former::default() });
             return station.run(role).await;
         }
     };
     let mut origin = match past {
         Some(past) => Origin::past(past, &args.guest)?,
-        None => Origin::boot((&args.guest, &args.net), args.store.as_deref(), vm, &fingerprint)?,
+        None => Origin::boot((&args.guest, &args.net), folder, vm, &fingerprint)?,
     };
     let term = claim.as_ref().map_or_else(|| origin.term(), |claim| claim.cluster.record.term);
     if let Some((store, _)) = &mut origin.store {
         // Before the arbiter knows of it: a record of a term that is not written here tells of a history that is not here.
         store.see_term(term)?;
-        let (arbitrated, durable) = (claim.is_some(), args.ack == Ack::Disk);
+        let (arbitrated, durable) = (claim.is_some(), args.store.ack == Ack::Disk);
         store.set_writer(Writer { node: me, arbitrated, durable })?;
     }
     // The arbiter comes last: who cannot listen, answer, write or go on must not hold the guest.
@@ -161,11 +154,11 @@ fn live(
     let gate = Arc::new(Gate::new(node::outlet(station.port.clone())));
     let (mut archive, mut keeper) = (None, None);
     if let Some((store, snapshots)) = store {
-        archive = Some(match args.ack {
+        archive = Some(match args.store.ack {
             Ack::Memory => Archive::new(store, start)?,
             Ack::Disk => Archive::awaited(store, start, gate.clone())?,
         });
-        keeper = Some(args.keep.keeper(snapshots, machine.position()));
+        keeper = Some(args.store.keep.keeper(snapshots, machine.position()));
     }
     // At least once: what an earlier run may not have sent comes first.
     unconfirmed.resend(|at, effect| gate.pass(at, effect));
@@ -214,7 +207,7 @@ impl Holder {
         me: NodeId,
         past: Option<&Past>,
     ) -> Result<Holder, Failure> {
-        if listener.is_none() && (args.store.is_none() || args.node.arbiter.is_none()) {
+        if listener.is_none() && (args.store.folder.is_none() || args.node.arbiter.is_none()) {
             past.map_or(Ok(()), |past| past.may_go_on_alone(args.accept_rollback))?;
             return Ok(Holder::Unasked);
         }

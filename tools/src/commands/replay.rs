@@ -9,8 +9,8 @@ use std::{
 use clap::Args;
 use echovisor_event::{Digest, Position};
 use echovisor_log::store::Recording;
-use echovisor_machine::{Machine, MachineConfig, cpu::kvm::KvmCpu};
-use echovisor_replayer::{FollowError, Follower, Progress, Reached, Replay};
+use echovisor_machine::{Machine, MachineConfig, RunError, cpu::kvm::KvmCpu};
+use echovisor_replayer::{FollowError, Follower, Progress, Reached, Replay, ReplayError};
 use echovisor_snapshot::{Image, state_digest, store::Snapshots};
 use fastrand::Rng;
 use serde::Serialize;
@@ -20,10 +20,10 @@ use crate::{
     failure::{Exit, Failure},
     node::{
         self,
-        history::{Batches, Console, machine_of},
+        history::{Batches, Console, ReadError, machine_of},
     },
     output, sandbox,
-    snapshots::{self, Restored},
+    snapshots::{self, Restored, Wanted},
     summary::Summary,
 };
 
@@ -93,7 +93,7 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
     let recording = Recording::open(&args.recording)?;
     let config = machine_of(recording.header(), &node::fingerprint()?)?;
     // What is compared is compared from the beginning.
-    let target = args.to.filter(|_| !args.verify).map_or(Position::BOOT, Position);
+    let target = args.to.filter(|_| !args.verify).map_or(Wanted::First, |to| Wanted::Before(Position(to)));
     let stored = Snapshots::open(&recording.snapshots_dir())?;
     let Restored { machine, segment } = snapshots::restore(recording.segments(), &stored, target, &config)?;
     let from = machine.position();
@@ -184,7 +184,7 @@ impl Distances {
 
 /// Why the way ended early.
 enum Stopped {
-    Follow(FollowError<crate::node::history::ReadError>),
+    Follow(FollowError<ReadError>),
     Failure(Failure),
 }
 
@@ -241,12 +241,19 @@ fn table(verdict: &Verdict, seconds: Duration) -> String {
     )
 }
 
-fn failure(error: FollowError<crate::node::history::ReadError>, diverged: bool) -> Failure {
+fn failure(error: FollowError<ReadError>, diverged: bool) -> Failure {
     if diverged {
         output::say("the replay took another course than the recording");
         return Failure::new("divergence", "replay with --to a position before it to see the state there")
             .because(error)
             .with_exit(Exit::Divergence);
+    }
+    if let FollowError::Run(RunError::World(ReplayError::History(ReadError::Gap(gap)))) = &error {
+        let hint = format!(
+            "what comes before is whole, replay it with --to {}; and so is what comes behind the first snapshot after position {}",
+            gap.from, gap.to
+        );
+        return Failure::new("the replay cannot go on", hint).because(error);
     }
     Failure::new("the replay cannot go on", "what comes before is whole; replay it with --to")
         .because(error)

@@ -6,9 +6,9 @@ use clap::Args;
 use echovisor_log::link::{Address, Listener};
 
 use crate::{
-    cli::{NetArgs, NodeArgs, SandboxArgs, block_on},
+    cli::{NetArgs, NodeArgs, SandboxArgs, StoreArgs, block_on},
     failure::{Exit, Failure},
-    node::{self, Controls, Reach, Role, Station},
+    node::{self, Controls, Former, Reach, Role, Shelf, Station},
     sandbox,
 };
 
@@ -30,6 +30,10 @@ pub struct SecondaryArgs {
     /// After a takeover, wait for a new secondary at this address
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<Address>,
+
+    /// The guest's history after a takeover.
+    #[command(flatten)]
+    pub store: StoreArgs,
 
     /// What the program allows itself.
     #[command(flatten)]
@@ -65,10 +69,14 @@ async fn secondary(args: &SecondaryArgs) -> Result<Exit, Failure> {
         join: Some(join.clone()),
         keys,
         node: args.node.clone(),
+        store: args.store.clone(),
         controls,
         reports: args.node.reports()?,
     };
     sandbox::confine(args.sandbox.no_seccomp)?;
-    let role = node::Secondary { join, known: None, commands, strays: None, memory: None };
-    station.run(Role::Secondary(role)).await
+    let folder = args.store.folder.as_deref();
+    let shelf = folder.map(|folder| Shelf::open(folder, &station.fingerprint)).transpose()?;
+    let former = Former { shelf, ..Former::default() };
+    let role = node::Secondary { join, known: None, commands, former };
+    station.run(Role::Secondary(Box::new(role))).await
 }

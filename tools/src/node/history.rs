@@ -52,8 +52,10 @@ impl Segments for &Store {
 /// The batches of a recording, from a segment on.
 pub struct Batches<S = Recording> {
     recording: S,
-    /// Numbers of the segments that are still to be read, the next one last.
-    segments: Vec<u64>,
+    /// The segments that are still to be read, the next one last.
+    segments: Vec<Segment>,
+    /// The segment that is being read.
+    present: Option<Segment>,
     reader: Option<SegmentReader>,
     spare: Option<Batch>,
 }
@@ -67,15 +69,38 @@ pub enum ReadError {
     /// A segment cannot be read at all.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The log goes on elsewhere.
+    #[error(transparent)]
+    Gap(#[from] Gap),
+}
+
+/// A part of the guest's history that a recording does not hold.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error(
+    "what the guest did behind position {from} is not recorded here, up to position {to}: another node ran it in between"
+)]
+pub struct Gap {
+    /// Where the log breaks off.
+    pub from: Position,
+    /// Where it goes on.
+    pub to: Position,
+}
+
+impl Gap {
+    /// The gap between two segments, if there is one.
+    #[must_use]
+    pub fn between(previous: &Segment, next: &Segment) -> Option<Gap> {
+        (!next.follows(previous)).then_some(Gap { from: previous.last, to: next.start.position })
+    }
 }
 
 impl<S: Segments> Batches<S> {
     /// Reads `recording` from segment `first` on.
     #[must_use]
     pub fn new(recording: S, first: u64) -> Batches<S> {
-        let numbers = recording.list().iter().map(|segment| segment.start.segment);
-        let segments = numbers.rev().take_while(|number| *number >= first).collect();
-        Batches { segments, recording, reader: None, spare: None }
+        let newest_first = recording.list().iter().rev().copied();
+        let segments = newest_first.take_while(|segment| segment.start.segment >= first).collect();
+        Batches { segments, present: None, recording, reader: None, spare: None }
     }
 }
 
@@ -90,8 +115,13 @@ impl<S: Segments> History for Batches<S> {
             {
                 return Ok(Some(Arrived { batch, mark: head.mark, at: Instant::now() }));
             }
-            let Some(number) = self.segments.pop() else { return Ok(None) };
-            self.reader = Some(self.recording.read(number)?);
+            let Some(segment) = self.segments.pop() else { return Ok(None) };
+            let gap = self.present.as_ref().and_then(|present| Gap::between(present, &segment));
+            if let Some(gap) = gap {
+                return Err(gap.into());
+            }
+            self.reader = Some(self.recording.read(segment.start.segment)?);
+            self.present = Some(segment);
         }
     }
 

@@ -10,6 +10,7 @@ mod outlet;
 mod past;
 pub mod report;
 mod roles;
+mod shelf;
 
 use echovisor_event::NodeId;
 use echovisor_log::{arbiter::Record, link::Fingerprint};
@@ -26,7 +27,8 @@ pub use self::{
     origin::Origin,
     outlet::outlet,
     past::{Past, Resumed},
-    roles::{Primary, Role, Secondary, Station},
+    roles::{Former, Primary, Role, Secondary, Station},
+    shelf::Shelf,
 };
 use crate::failure::{Exit, Failure};
 

@@ -6,24 +6,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use echovisor_event::{NodeId, Position, VmId};
+use echovisor_event::{NodeId, VmId};
 use echovisor_log::{
     arbiter::{
         Record,
         rules::{self, Kept, RuleError},
     },
     link::Fingerprint,
-    store::{Store, StoreError, Writer},
+    store::{Segment, Store, StoreError, Writer},
 };
 use echovisor_machine::{Machine, MachineConfig, cpu::kvm::KvmCpu};
 use echovisor_replayer::{FollowError, Follower, Progress, Reached, Replay, Unconfirmed};
 use echovisor_snapshot::store::PageStore;
 
-use super::history::{Batches, ReadError, machine_of};
+use super::history::{Batches, Gap, ReadError, machine_of};
 use crate::{
     cli::{GuestArgs, NetArgs},
     failure::{Exit, Failure},
-    snapshots::{self, Restored},
+    snapshots::{self, Restored, Wanted},
 };
 
 /// What an earlier run has left.
@@ -142,12 +142,13 @@ impl Past {
     /// Replays what the log holds behind the last snapshot.
     ///
     /// # Errors
-    /// If the guest ended by itself, or if its history cannot be replayed.
+    /// If the guest ended by itself, or if its history cannot be replayed to its end.
     pub fn resume(&self) -> Result<Resumed, Failure> {
         let begun = Instant::now();
         let (segments, snapshots) = (self.store.segments(), self.snapshots.snapshots());
         let Restored { machine, segment } =
-            snapshots::restore(segments, snapshots, Position(u64::MAX), &self.config)?;
+            snapshots::restore(segments, snapshots, Wanted::Last, &self.config)?;
+        must_reach_the_end(segments, segment)?;
         let from = machine.position();
         let batches = Batches::new(&self.store, segment);
         let replay = Replay::new(batches, Unconfirmed::default(), true, Arc::new(Progress::default()));
@@ -163,6 +164,22 @@ impl Past {
     }
 }
 
+/// A guest goes on only where its log ends, and a snapshot before a gap does not lead there: what it did last is known to nobody then.
+fn must_reach_the_end(segments: &[Segment], from: u64) -> Result<(), Failure> {
+    let behind = segments.iter().filter(|segment| segment.start.segment >= from);
+    let gap = behind.clone().zip(behind.skip(1)).find_map(|(previous, next)| Gap::between(previous, next));
+    let Some(gap) = gap else { return Ok(()) };
+    let what = format!(
+        "the store has no whole snapshot behind position {}, where the guest came to this node last",
+        gap.to
+    );
+    let hint = format!(
+        "go on from the store of a node that ran it before, which lacks what it did here; `replay --to {}` shows what was before",
+        gap.from
+    );
+    Err(Failure::new(what, hint).because(gap))
+}
+
 fn over(how: &str) -> Failure {
     let hint = "its history is over, and `replay` shows it; to begin anew, give another folder";
     Failure::new(format!("the guest in the store {how}"), hint)
@@ -172,4 +189,45 @@ fn lost(error: FollowError<ReadError>) -> Failure {
     let exit = if error.is_divergence() { Exit::Divergence } else { Exit::Corrupt };
     let hint = "`inspect` and `replay` show what is whole; nothing was changed";
     Failure::new("the guest cannot go on from its store", hint).because(error).with_exit(exit)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use echovisor_event::{Digest, Position, Term};
+    use echovisor_log::SegmentStart;
+
+    use super::*;
+
+    fn segment(number: u64, batches: Range<u64>, positions: Range<u64>) -> Segment {
+        let start = SegmentStart {
+            segment: number,
+            term: Term(number),
+            sequence: batches.start,
+            position: Position(positions.start),
+            chain: Digest::default(),
+        };
+        Segment {
+            start,
+            last: Position(positions.end),
+            next_sequence: batches.end,
+            chain: Digest::default(),
+            checkpoints: 0,
+            bytes: 0,
+            sealed: true,
+        }
+    }
+
+    #[test]
+    fn nobody_goes_on_from_before_a_gap() {
+        let segments = [segment(0, 0..5, 0..100), segment(1, 5..9, 100..200), segment(2, 10..12, 150..300)];
+        assert!(must_reach_the_end(&segments, 2).is_ok());
+        assert!(must_reach_the_end(&segments[..2], 0).is_ok());
+        for before in [0, 1] {
+            let refused = must_reach_the_end(&segments, before).expect_err("a gap").to_string();
+            assert!(refused.contains("no whole snapshot behind position 150"), "{refused}");
+            assert!(refused.contains("replay --to 200"), "{refused}");
+        }
+    }
 }

@@ -62,6 +62,9 @@ pub fn of_primary(status: &primary::Status, takeover: Option<&Takeover>) -> Stat
     };
     report.more.insert("mode".into(), status.mode.clone().into());
     report.more.extend(arbiter(status.arbiter_silent.as_deref()));
+    if status.history_lost {
+        report.more.insert("store".into(), "the disk failed, and the guest goes on without it".into());
+    }
     report.more.insert("held".into(), status.held.into());
     report.more.insert("batches".into(), status.batches.into());
     report.more.insert("refused".into(), status.refused.total().into());

@@ -7,7 +7,8 @@ use echovisor_event::NodeId;
 use echovisor_log::{
     SegmentStart,
     arbiter::Record,
-    link::{Address, Fingerprint, Keys, Listener},
+    link::{Address, Fingerprint, Keys, LinkError, Listener, RefuseCode},
+    store::Header,
 };
 use echovisor_machine::{
     Memory,
@@ -20,14 +21,17 @@ use echovisor_recorder::{
     primary::{self, Cluster},
 };
 use echovisor_replayer::secondary::{self, Base, Promotion, Report, Settings, protocol::Timing};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{
-    Controls, Launch, Reach, Strays, announcement, drain, ended, launch, outlet, primary_commands,
-    report::Takeover, secondary_commands, superseded, superseded_by, symbols,
+    Controls, Launch, Reach, Shelf, Strays, announcement, drain, ended, launch, outlet, primary_commands,
+    report::Takeover,
+    secondary_commands,
+    shelf::{Begin, History},
+    superseded, superseded_by, symbols,
 };
 use crate::{
-    cli::NodeArgs,
+    cli::{Ack, NodeArgs, StoreArgs},
     failure::{Exit, Failure},
     output, sandbox,
 };
@@ -48,6 +52,8 @@ pub struct Station {
     pub keys: Option<Keys>,
     /// What else the command line says.
     pub node: NodeArgs,
+    /// Where the guest's history is kept while it is here.
+    pub store: StoreArgs,
     /// How it is asked and stopped.
     pub controls: Controls,
     /// Where reports of divergences are kept.
@@ -59,7 +65,7 @@ pub enum Role {
     /// It runs the guest.
     Primary(Box<Primary>),
     /// It follows who does.
-    Secondary(Secondary),
+    Secondary(Box<Secondary>),
 }
 
 /// A node that runs a guest.
@@ -82,10 +88,19 @@ pub struct Secondary {
     pub known: Option<Record>,
     /// What is asked of it.
     pub commands: flume::Receiver<secondary::Command>,
-    /// What may still come for a guest that was here a moment ago.
+    /// What it has of the guest already.
+    pub former: Former,
+}
+
+/// What a node has of a guest that was here before.
+#[derive(Default)]
+pub struct Former {
+    /// What may still come for it, if that was a moment ago.
     pub strays: Option<Strays>,
-    /// The memory of that guest.
+    /// Its memory.
     pub memory: Option<Memory>,
+    /// Its history, or an empty place for that.
+    pub shelf: Option<Shelf>,
 }
 
 /// What comes after a role.
@@ -103,7 +118,7 @@ impl Station {
         loop {
             let next = match role {
                 Role::Primary(primary) => self.lead(*primary).await,
-                Role::Secondary(secondary) => self.follow(secondary).await,
+                Role::Secondary(secondary) => self.follow(*secondary).await,
             };
             match next {
                 Ok(Next::Role(next)) => role = next,
@@ -121,57 +136,60 @@ impl Station {
 
     /// Runs the guest until it ends, or another node has it.
     async fn lead(&self, Primary { node, commands, program, mac }: Primary) -> Result<Next, Failure> {
-        let (record, successor, handed_over, memory) = match node.run(commands).await? {
-            primary::Outcome::Ended(how) => return ended(how, &program).map(Next::End),
-            primary::Outcome::Fenced { record, successor, handed_over, memory } => {
-                (record, successor, handed_over, memory)
+        match node.run(commands).await? {
+            primary::Outcome::Ended(how) => ended(how, &program).map(Next::End),
+            primary::Outcome::Fenced { record, successor, handed_over, memory, history } => {
+                let Some(join) = successor.or_else(|| self.join.clone()) else {
+                    return Err(superseded(&record));
+                };
+                let guest = mac.filter(|_| handed_over);
+                let strays = guest.map(|guest| Strays::new(guest, self.ethernet_address()));
+                let former = Former { strays, memory, shelf: history.map(|history| Shelf::from(*history)) };
+                Ok(Next::Role(self.joining(record, join, former)))
             }
-        };
-        let Some(join) = successor.or_else(|| self.join.clone()) else {
-            return Err(superseded(&record));
-        };
-        let strays = mac.filter(|_| handed_over).map(|guest| Strays::new(guest, self.ethernet_address()));
-        Ok(Next::Role(self.joining(record, join, strays, memory)))
+        }
     }
 
-    /// The role of a node that was primary, now that another one is, as `record` says, and can be joined at `join`. `strays`:
-    /// what to do with what still comes for the guest. `memory`: what it has left.
+    /// The role of a node that was primary, now that another one is, as `record` says, and can be joined at `join`.
     #[must_use]
-    pub fn joining(
-        &self,
-        record: Record,
-        join: Address,
-        strays: Option<Strays>,
-        memory: Option<Memory>,
-    ) -> Role {
+    pub fn joining(&self, record: Record, join: Address, former: Former) -> Role {
         tracing::warn!("{}: it joins that at {join}", superseded_by(&record));
         let (sender, commands) = secondary_commands();
         self.controls.switch(Reach::Secondary(sender));
-        Role::Secondary(Secondary { join, known: Some(record), commands, strays, memory })
+        Role::Secondary(Box::new(Secondary { join, known: Some(record), commands, former }))
     }
 
     /// Follows the primary until it is gone, or the guest has ended.
     async fn follow(&self, secondary: Secondary) -> Result<Next, Failure> {
-        let Secondary { join, known, commands, strays, memory } = secondary;
+        let Secondary { join, known, commands, former: Former { strays, memory, shelf } } = secondary;
+        if shelf.is_none() && self.store.ack == Ack::Disk {
+            let hint = "see what was said of the disk; a node that follows without --ack disk needs none";
+            return Err(Failure::new("there is no store for the log by which effects would wait", hint));
+        }
+        let vm = shelf.as_ref().and_then(Shelf::vm);
+        let (base, shelf) = base_of(memory, shelf);
         let idle = self.port.as_ref().map(|port| drain(port.clone(), strays)).transpose()?;
         let settings = Settings {
             me: self.me,
             join,
             keys: self.keys.clone(),
             listens: self.listener.as_ref().map(|listener| listener.address()).transpose()?,
+            vm,
             known,
             fingerprint: self.fingerprint.clone(),
             arbiter: Some(self.node.arbiter("a secondary")?),
             timing: Timing { suspicion: *self.node.suspicion, ..Timing::default() },
             cpu: confined_cpu,
             symbols,
-            base: memory.map(base_of),
+            base: Some(base),
             reports: self.reports.clone(),
         };
-        match secondary::Node::new(settings).run(&commands).await? {
+        let followed = secondary::Node::new(settings).run(&commands).await;
+        match followed.map_err(|error| self.refusal(error))? {
             secondary::Outcome::Promoted(promotion) => {
                 drop(idle);
-                let primary = self.go_live(*promotion)?;
+                // What was read from it is in the guest's memory since long, so this waits for nothing.
+                let primary = self.go_live(*promotion, shelf.await.ok().flatten())?;
                 Ok(Next::Role(Role::Primary(Box::new(primary))))
             }
             secondary::Outcome::Ended(text) => {
@@ -183,7 +201,7 @@ impl Station {
     }
 
     /// Goes on with the guest as its new primary.
-    fn go_live(&self, promotion: Promotion<KvmCpu>) -> Result<Primary, Failure> {
+    fn go_live(&self, promotion: Promotion<KvmCpu>, shelf: Option<Shelf>) -> Result<Primary, Failure> {
         let replayed = Instant::now();
         let Promotion { machine, config, record, unconfirmed, clock, times, askers } = promotion;
         let port = self.port.clone();
@@ -194,7 +212,17 @@ impl Station {
         }
         // At least once: what the old primary may not have sent comes first.
         unconfirmed.resend(|at, effect| gate.pass(at, effect));
-        let logged = self.listener.is_some();
+        let history = shelf.map(|shelf| {
+            let header = Header {
+                vm: record.vm,
+                fingerprint: self.fingerprint.clone(),
+                guest: config.program,
+                machine: config.to_bytes(),
+            };
+            let begin = Begin { header, node: self.me, term: record.term, at: machine.position() };
+            shelf.begin(begin, &self.store, gate.clone())
+        });
+        let logged = self.listener.is_some() || history.is_some();
         let arbiter = self.node.arbiter("a primary")?;
         let timing = self.node.timing();
         let cluster = Cluster { listener: self.listener.clone(), arbiter, record, timing };
@@ -222,10 +250,36 @@ impl Station {
             // Who asked may be gone.
             let _ = asker.send(Ok(()));
         }
-        let start = SegmentStart::first(record.term);
         let cluster = Some((cluster, self.fingerprint.clone()));
-        let node = primary::Node::new(self.me, guest, config.to_bytes(), start, None, cluster);
+        let config_bytes = config.to_bytes();
+        let node = match history {
+            None => {
+                let start = SegmentStart::first(record.term);
+                primary::Node::new(self.me, guest, config_bytes, start, None, cluster)
+            }
+            Some(History { start, archive, keeper }) => {
+                primary::Node::new(self.me, guest, config_bytes, start, Some(archive), cluster)
+                    .keeping(keeper)
+            }
+        };
         Ok(Primary { node, commands, program: Vec::new(), mac: config.mac })
+    }
+
+    /// What to do about it if the primary does not want this node because of its store.
+    fn refusal(&self, error: secondary::NodeError) -> Failure {
+        use secondary::NodeError::Link;
+        let foreign = matches!(
+            error,
+            Link(LinkError::WrongVm { .. } | LinkError::Refused { code: RefuseCode::WrongVm, .. })
+        );
+        match &self.store.folder {
+            Some(folder) if foreign => {
+                let what =
+                    format!("the store in {} is of another guest than the primary's", folder.display());
+                Failure::new(what, "give --store an empty folder, or the one of this guest").because(error)
+            }
+            _ => error.into(),
+        }
     }
 
     /// An Ethernet address of this node's own: a locally administered one, of one node.
@@ -235,12 +289,22 @@ impl Station {
     }
 }
 
-/// What a memory holds that a guest has left. It is read while the node dials.
-fn base_of(memory: Memory) -> oneshot::Receiver<Base> {
+/// What is here of the guest: the memory that it has left, or else its last snapshot. It is read while the node dials; then the shelf is
+/// there for a takeover.
+fn base_of(
+    memory: Option<Memory>,
+    shelf: Option<Shelf>,
+) -> (oneshot::Receiver<Base>, JoinHandle<Option<Shelf>>) {
     let (tell, base) = oneshot::channel();
-    // A node that has ended does not want it any more.
-    tokio::task::spawn_blocking(move || drop(tell.send(Base::left(memory))));
-    base
+    let reading = tokio::task::spawn_blocking(move || {
+        let base = memory.map(Base::left).or_else(|| shelf.as_ref().and_then(Shelf::newest));
+        if let Some(base) = base {
+            // A node that has ended does not want it any more.
+            let _ = tell.send(base);
+        }
+        shelf
+    });
+    (base, reading)
 }
 
 /// A processor for the guest that comes, made by the guest's thread: the last for which it needs more than a guest does.
