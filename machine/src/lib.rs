@@ -15,6 +15,7 @@ mod pages;
 mod state;
 mod trail;
 mod world;
+mod written;
 
 pub use config::{ConfigError, MachineConfig};
 pub use dirty::Consumer;
@@ -24,3 +25,4 @@ pub use pages::PageSet;
 pub use state::{MachineState, StateError};
 pub use trail::Trail;
 pub use world::{Effects, Here, Next, World};
+pub use written::Written;

@@ -3,16 +3,17 @@
 use echovisor_event::limits::{MEMORY_MAX, MEMORY_MIN, MEMORY_STEP, PAGE_SIZE};
 use vm_memory::{
     Bytes, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion as _,
-    bitmap::AtomicBitmap,
+    bitmap::Bitmap as _,
 };
 
 use crate::{
     boot::layout::{HIGH_MEMORY, LOW_MEMORY_END},
     pages::PageSet,
+    written::Written,
 };
 
 /// RAM as vm-memory knows it, with a bit for each page that was written through it.
-pub type Mmap = GuestMemoryMmap<AtomicBitmap>;
+pub type Mmap = GuestMemoryMmap<Written>;
 
 /// The guest's RAM, zero-filled at the start: from address zero, and what does not fit below the devices from 4 GiB on. Its pages
 /// are numbered without the gap. Clones share the same RAM.
@@ -133,8 +134,10 @@ impl Memory {
     /// Adds the pages that were written by anyone but the guest's processor since the last call, and forgets them.
     pub(crate) fn take_written(&self, pages: &mut PageSet) {
         for (region, part) in self.mmap.iter().zip(self.parts()) {
-            // Dereferenced, because a region's own method gives a view that cannot be reset.
-            pages.unite_words(part.first_page, &(**region).bitmap().get_and_reset());
+            // Dereferenced, because a region's own method gives a view from which nothing can be taken.
+            for (number, word) in (**region).bitmap().take() {
+                pages.unite_words(part.first_page + number * 64, &[word]);
+            }
         }
     }
 
@@ -172,12 +175,12 @@ impl Memory {
         let address = Memory::page_address((number / page) as usize) + number % page;
         let (region, at) = self.mmap.to_region_addr(GuestAddress(address)).expect("a byte of RAM");
         let bitmap = (**region).bitmap();
-        let known = bitmap.is_addr_set(at.0 as usize);
+        let known = bitmap.dirty_at(at.0 as usize);
         let mut byte = [0];
         self.get(address, &mut byte);
         self.put(address, &[byte[0] ^ 1 << (bit % 8)]);
         if !known {
-            bitmap.reset_addr_range(at.0 as usize, 1);
+            bitmap.forget(at.0 as usize);
         }
     }
 
