@@ -56,7 +56,11 @@ fn a_guest_that_was_taken_over_goes_on_from_the_store_of_its_new_primary() {
             let load = Load::start(&lab, scene.random().u64(..));
             load.wait_for_replies(1000);
             old.process.kill();
-            let _ = lab.must_be_alone(&new, term + 1);
+            let status = lab.must_be_alone(&new, term + 1);
+            println!(
+                "--ack {ack}: took over in {:?} ms, {} of it to release",
+                status.takeover_ms, status.more["release_ms"]
+            );
             load.wait_for_replies(1000);
             wait_for_snapshot(store.as_ref(), &BTreeSet::new());
             new.stop();
@@ -126,35 +130,63 @@ fn a_node_whose_guest_was_away_goes_on_behind_the_gap_or_not_at_all() {
 
 #[test]
 fn what_a_store_holds_is_not_sent() {
-    scenario(|scene| {
-        let lab = Lab::new(scene);
-        let folder = folder(scene);
-        let store = ["--store", &folder.to_string_lossy()];
-        let mut first = lab.primary(&lab.primary, KV);
-        let mut kept = lab.secondary_with(&lab.secondary, &lab.primary, &store);
-        must_be_protected(&first, &kept);
-        let filling = Filling::of(&lab, FILLING);
-        first.process.kill();
-        kept.wait_until("the primary", |status| status.role == Role::Primary);
-        wait_for_snapshot(&folder, &BTreeSet::new());
+    scenario(|scene| join_with_a_store(scene, false));
+}
 
-        let mut third = lab.secondary(&lab.primary, &lab.secondary);
-        must_be_protected(&kept, &third);
-        kept.process.kill();
-        third.wait_until("the primary", |status| status.role == Role::Primary);
-        let before = snapshots(&folder);
-        let again = lab.secondary_with(&lab.secondary, &lab.primary, &store);
-        must_be_protected(&third, &again);
-        let sent = third.status().expect("a status").link_bytes;
-        println!("{sent} bytes on the link, log included");
-        assert!(sent < FILLING as u64 / 4, "{sent} bytes on the link for what was in the store");
+/// What is damaged is sent, and written anew.
+#[test]
+fn a_store_that_is_damaged_is_mended() {
+    scenario(|scene| join_with_a_store(scene, true));
+}
 
-        third.process.kill();
-        again.wait_until("the primary", |status| status.role == Role::Primary);
-        wait_for_snapshot(&folder, &before);
-        filling.must_be_there(&lab);
-        again.stop();
-    });
+/// A node with a store takes over, dies, and joins again.
+fn join_with_a_store(scene: &Scene, damaged: bool) {
+    let lab = Lab::new(scene);
+    let folder = folder(scene);
+    let store = ["--store", &folder.to_string_lossy()];
+    let mut first = lab.primary(&lab.primary, KV);
+    let mut kept = lab.secondary_with(&lab.secondary, &lab.primary, &store);
+    must_be_protected(&first, &kept);
+    let filling = Filling::of(&lab, FILLING);
+    first.process.kill();
+    kept.wait_until("the primary", |status| status.role == Role::Primary);
+    wait_for_snapshot(&folder, &BTreeSet::new());
+
+    let mut third = lab.secondary(&lab.primary, &lab.secondary);
+    must_be_protected(&kept, &third);
+    kept.process.kill();
+    third.wait_until("the primary", |status| status.role == Role::Primary);
+    let before = snapshots(&folder);
+    if damaged {
+        damage(&folder);
+    }
+    let again = lab.secondary_with(&lab.secondary, &lab.primary, &store);
+    must_be_protected(&third, &again);
+    let sent = third.status().expect("a status").link_bytes;
+    println!("{sent} bytes on the link, log included");
+    let said = again.process.said();
+    assert_eq!(said.contains("is of no use"), damaged, "{said}");
+    assert!(damaged || sent < FILLING as u64 / 4, "{sent} bytes on the link for what was in the store");
+
+    third.process.kill();
+    again.wait_until("the primary", |status| status.role == Role::Primary);
+    wait_for_snapshot(&folder, &before);
+    filling.must_be_there(&lab);
+    again.stop();
+    let again = lab.unprotected_with(&lab.secondary, KV, &store);
+    filling.must_be_there(&lab);
+    again.stop();
+}
+
+/// Changes a byte of a snapshot.
+fn damage(store: &Path) {
+    let packs = fs::read_dir(store.join("snapshots/packs")).expect("a folder").flatten();
+    let size = |path: &PathBuf| fs::metadata(path).map_or(0, |file| file.len());
+    let largest = packs.map(|file| file.path()).max_by_key(size).expect("a pack");
+    let mut bytes = fs::read(&largest).expect("a file");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&largest, bytes).expect("a file");
 }
 
 #[test]

@@ -293,11 +293,11 @@ impl Station {
 /// there for a takeover.
 fn base_of(
     memory: Option<Memory>,
-    shelf: Option<Shelf>,
+    mut shelf: Option<Shelf>,
 ) -> (oneshot::Receiver<Base>, JoinHandle<Option<Shelf>>) {
     let (tell, base) = oneshot::channel();
     let reading = tokio::task::spawn_blocking(move || {
-        let base = memory.map(Base::left).or_else(|| shelf.as_ref().and_then(Shelf::newest));
+        let base = memory.map(Base::left).or_else(|| shelf.as_mut().and_then(Shelf::newest));
         if let Some(base) = base {
             // A node that has ended does not want it any more.
             let _ = tell.send(base);

@@ -1,6 +1,6 @@
 //! A node's folder for the guest's history, open and locked while the guest runs elsewhere: so that a takeover waits for no disk.
 
-use std::{path::Path, sync::Arc};
+use std::{cmp::Reverse, path::Path, sync::Arc};
 
 use echovisor_event::{NodeId, Position, Term, VmId};
 use echovisor_log::{
@@ -11,7 +11,10 @@ use echovisor_log::{
 use echovisor_machine::Memory;
 use echovisor_recorder::{Archive, Keeper, gate::Gate};
 use echovisor_replayer::secondary::Base;
-use echovisor_snapshot::store::PageStore;
+use echovisor_snapshot::{
+    RestoreError,
+    store::{Manifest, PageStore},
+};
 
 use super::Past;
 use crate::{
@@ -77,29 +80,34 @@ impl Shelf {
         }
     }
 
-    /// The content of the newest snapshot that is whole: most of the state that comes may be in it. What is damaged is said, and sent by
-    /// the primary.
+    /// The content of the newest snapshot that is whole: most of the state that comes may be in it. Damage is said, and searched for in all
+    /// snapshots, so that none that is taken later needs what is damaged.
     #[must_use]
-    pub fn newest(&self) -> Option<Base> {
-        let snapshots = self.snapshots.snapshots();
-        let mut newest_first = snapshots.list().to_vec();
-        newest_first.sort_by_key(|manifest| std::cmp::Reverse((manifest.segment, manifest.position)));
-        for manifest in newest_first {
-            let loaded = Memory::new(manifest.memory).map_err(|error| error.to_string()).and_then(|memory| {
-                let loaded = snapshots.load(manifest.position, &memory).map_err(|error| error.to_string());
-                loaded.map(|(_, digests)| Base { memory, digests, state: None })
-            });
-            match loaded {
-                Ok(base) => {
-                    tracing::info!("the snapshot at position {} need not be sent", manifest.position);
-                    return Some(base);
-                }
-                Err(error) => {
-                    tracing::warn!("the snapshot at position {} is of no use: {error}", manifest.position);
-                }
+    pub fn newest(&mut self) -> Option<Base> {
+        let mut newest_first = self.snapshots.snapshots().list().to_vec();
+        newest_first.sort_by_key(|manifest| Reverse((manifest.segment, manifest.position)));
+        let mut damaged = false;
+        let base = newest_first.into_iter().find_map(|manifest| match self.content(&manifest) {
+            Ok(base) => {
+                tracing::info!("what the snapshot at position {} holds need not be sent", manifest.position);
+                Some(base)
             }
+            Err(error) => {
+                tracing::warn!("the snapshot at position {} is of no use: {error}", manifest.position);
+                damaged |= matches!(error, RestoreError::Store(_));
+                None
+            }
+        });
+        if damaged && let Err(error) = self.snapshots.verify() {
+            tracing::warn!("it is not known what else is damaged in the snapshots: {error}");
         }
-        None
+        base
+    }
+
+    fn content(&self, manifest: &Manifest) -> Result<Base, RestoreError> {
+        let memory = Memory::new(manifest.memory)?;
+        let (_, digests) = self.snapshots.snapshots().load(manifest.position, &memory)?;
+        Ok(Base { memory, digests, state: None })
     }
 
     /// The guest comes here: its history goes on behind a gap, if there is any. Nothing waits for the disk here.
