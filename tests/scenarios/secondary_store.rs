@@ -71,6 +71,14 @@ fn a_guest_that_was_taken_over_goes_on_from_the_store_of_its_new_primary() {
             again.stop();
             let replayed = Replayed::exactly(store.as_ref(), &[]);
             assert!(replayed.from > 0, "its history did not begin at the takeover: {replayed:?}");
+
+            // What a loss of both nodes leaves before the first snapshot is on disk.
+            for file in snapshots(store.as_ref()) {
+                fs::remove_file(file).expect("a file");
+            }
+            let refused = lab.unprotected_with(&lab.secondary, KV, &keep).process.finish();
+            assert_eq!(refused.code(), Some(4), "{refused}");
+            assert!(refused.stdout.contains("has no snapshot to begin with"), "{refused}");
         }
     });
 }

@@ -69,7 +69,7 @@ pub(crate) fn restore(
         output::say(format_args!("a snapshot cannot be used: {damage}"));
     }
     let mut damaged = None;
-    for manifest in candidates(segments, snapshots, wanted) {
+    for manifest in candidates(segments, snapshots.list(), wanted) {
         match snapshots.restore(manifest.position, config, KvmCpu::new) {
             Ok(machine) => return Ok(Restored { machine, segment: manifest.segment }),
             Err(RestoreError::Store(StoreError::Damage(damage))) => {
@@ -86,7 +86,7 @@ pub(crate) fn restore(
 }
 
 /// The snapshots behind which the log goes on, in the order in which they are tried.
-fn candidates<'a>(segments: &[Segment], snapshots: &'a Snapshots, wanted: Wanted) -> Vec<&'a Manifest> {
+fn candidates<'a>(segments: &[Segment], all: &'a [Manifest], wanted: Wanted) -> Vec<&'a Manifest> {
     let begins = |manifest: &Manifest| {
         let here =
             |start: &SegmentStart| (start.segment, start.position) == (manifest.segment, manifest.position);
@@ -94,7 +94,7 @@ fn candidates<'a>(segments: &[Segment], snapshots: &'a Snapshots, wanted: Wanted
         (segments.is_empty() && manifest.position == Position::BOOT)
             || segments.iter().any(|segment| here(&segment.start))
     };
-    let mut all: Vec<&Manifest> = snapshots.list().iter().filter(|manifest| begins(manifest)).collect();
+    let mut all: Vec<&Manifest> = all.iter().filter(|manifest| begins(manifest)).collect();
     match wanted {
         Wanted::First => {
             let at_boot = segments.first().is_none_or(|segment| segment.start.position == Position::BOOT);
@@ -123,5 +123,40 @@ fn nothing(snapshots: &Snapshots, wanted: Wanted) -> Failure {
             Failure::new(what, format!("it begins at position {}: ask for a later one", first.position))
         }
         None => Failure::new(what, "the recording is incomplete; make it anew").with_exit(Exit::Corrupt),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use echovisor_event::Digest;
+
+    use super::*;
+
+    fn segment(segment: u64, position: u64) -> Segment {
+        let start = SegmentStart { segment, position: Position(position), ..SegmentStart::first(Term(1)) };
+        let (last, chain) = (start.position, start.chain);
+        Segment { start, last, next_sequence: 0, chain, checkpoints: 0, bytes: 0, sealed: true }
+    }
+
+    fn manifest(position: u64, segment: u64) -> Manifest {
+        let nothing = Digest::default();
+        let (digest, root, state) = (nothing, nothing, nothing);
+        Manifest { position: Position(position), digest, root, state, memory: 0, taken: 0, segment }
+    }
+
+    /// Behind the gap, which is before segment 3, the guest came back to an earlier position.
+    #[test]
+    fn the_last_snapshot_is_not_the_one_of_the_last_position() {
+        let segments = [segment(0, 0), segment(1, 100), segment(2, 190), segment(3, 150), segment(4, 160)];
+        let manifests =
+            [manifest(0, 0), manifest(100, 1), manifest(160, 4), manifest(170, 9), manifest(190, 2)];
+        let wanted = |segments: &[Segment], wanted| -> Vec<u64> {
+            candidates(segments, &manifests, wanted).iter().map(|manifest| manifest.position.0).collect()
+        };
+        assert_eq!(wanted(&segments, Wanted::Last), [160, 190, 100, 0]);
+        assert_eq!(wanted(&segments, Wanted::Before(Position(170))), [160, 100, 0]);
+        assert_eq!(wanted(&segments, Wanted::First), [0]);
+        assert_eq!(wanted(&segments[3..], Wanted::First), [160], "it began at a takeover");
+        assert_eq!(wanted(&[], Wanted::Last), [0], "it never ran");
     }
 }
