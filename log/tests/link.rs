@@ -39,6 +39,22 @@ fn pair() -> (Link, Link) {
     (Link::new(read, write), Link::new(far_read, far_write))
 }
 
+/// Even while somebody still has the listener.
+#[tokio::test]
+async fn who_dials_a_closed_listener_is_refused_by_the_host() {
+    let dir = TempDir::new().unwrap();
+    let unix = format!("unix:{}", dir.path().join("socket").display());
+    for address in ["127.0.0.1:0", &unix] {
+        let listener = Listener::bind(&address.parse().unwrap(), None).await.unwrap();
+        let target = listener.address().unwrap();
+        dial(&target, None, LATER).await.unwrap();
+        listener.close();
+        let error = dial(&target, None, LATER).await.err().unwrap();
+        let LinkError::Dial { source, .. } = &error else { panic!("{error}") };
+        assert_eq!(source.kind(), std::io::ErrorKind::ConnectionRefused, "{error}");
+    }
+}
+
 #[tokio::test]
 async fn two_nodes_meet_over_tcp_and_unix() {
     let dir = TempDir::new().unwrap();

@@ -11,7 +11,9 @@ use std::{
 
 use rustix::{
     fs::{Mode, fchmod},
-    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with},
+    net::{
+        AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, listen, shutdown, socket_with,
+    },
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -201,6 +203,16 @@ impl Listener {
             }
             Socket::Unix(_, path) => Ok(Address::Unix(path.clone())),
         }
+    }
+
+    /// Listens no more, for good: from now on the system refuses who dials, and those who were not accepted yet.
+    pub fn close(&self) {
+        let closed = match &self.socket {
+            Socket::Tcp(listener) => shutdown(listener, Shutdown::Both),
+            Socket::Unix(listener, _) => shutdown(listener, Shutdown::Both),
+        };
+        // That is refused only to who does not listen.
+        debug_assert!(closed.is_ok(), "{closed:?}");
     }
 
     /// Waits for the next connection. May be cancelled.

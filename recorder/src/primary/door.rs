@@ -77,6 +77,7 @@ impl Refused {
 pub(super) struct Door {
     joiners: flume::Receiver<Joiner>,
     refused: Arc<Mutex<Refused>>,
+    listener: Arc<Listener>,
     _listening: JoinSet<()>,
 }
 
@@ -94,8 +95,13 @@ impl Door {
             unsaid: 0,
         };
         let mut listening = JoinSet::new();
-        listening.spawn(porter.work(listener, sender));
-        Door { joiners, refused, _listening: listening }
+        listening.spawn(porter.work(listener.clone(), sender));
+        Door { joiners, refused, listener, _listening: listening }
+    }
+
+    /// Nobody listens here any more, whatever else has the listener: whoever dials is told so by the host.
+    pub(super) fn close(self) {
+        self.listener.close();
     }
 
     /// Who comes in next; waits for ever where nobody does, or where there is no door. For use in a `select!`.

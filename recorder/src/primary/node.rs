@@ -2,28 +2,29 @@
 
 use std::{
     net::IpAddr,
+    panic::resume_unwind,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use echovisor_event::{NodeId, Position};
 use echovisor_log::{
-    Batch, EncodeError, Mark, SegmentStart,
-    arbiter::{self, Answer, Arbiter, Question, Record, Silence},
+    Batch, Mark, SegmentStart,
+    arbiter::{self, Answer, Arbiter, Question, Silence},
     link::{
         Address, Fingerprint, LinkError, Ours, Receiver, Sender, Traffic, boot_time, flush_or_wait,
         receive_or_wait,
     },
-    store::{Store, StoreError},
 };
 use echovisor_machine::Memory;
-use echovisor_snapshot::{Capture, store::PageStore, sync::Source};
+use echovisor_snapshot::{Capture, sync::Source};
 use tokio::sync::oneshot;
 
 use super::{
     cluster::Cluster,
     door::{Door, Joiner},
     engine::{Engine, Order, Promise, Ticket},
+    outcome::{Broken, End, NodeError, Outcome},
     status::Status,
 };
 use crate::{
@@ -53,46 +54,6 @@ pub enum Command {
     Stop(oneshot::Sender<()>),
     /// Hand the guest over to the secondary; answered when that runs it, or with the reason why this node keeps it.
     HandOver(oneshot::Sender<Result<(), &'static str>>),
-}
-
-/// How a node's work ended.
-#[derive(Debug)]
-pub enum Outcome {
-    /// The guest ended, everywhere.
-    Ended(Ended),
-    /// Another primary runs the guest, and this node has given it up.
-    Fenced {
-        /// What the arbiter's record says.
-        record: Record,
-        /// Where the last secondary said that it will listen when it is the primary.
-        successor: Option<Address>,
-        /// Whether this node has handed it over, so that the guest stood still until then.
-        handed_over: bool,
-        /// The guest's memory as it was here last, in which nothing runs any more. Most of it is in the successor's, too.
-        memory: Option<Memory>,
-        /// Where its history was kept, to go on with later.
-        history: Option<Box<(Store, PageStore)>>,
-    },
-}
-
-/// Why a node could not go on.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// The guest's thread.
-    #[error(transparent)]
-    Guest(#[from] RecordError),
-    /// The guest's thread ended without a word.
-    #[error("the guest's thread died")]
-    GuestDied,
-    /// Another primary runs the guest, and this node cannot get rid of it.
-    #[error("another node runs the guest now, and the guest's thread here does not end")]
-    GuestStays,
-    /// The log.
-    #[error(transparent)]
-    Encode(#[from] EncodeError),
-    /// The recording.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 /// The guest's thread, seen from the node.
@@ -146,14 +107,6 @@ pub struct Node {
     successor: Option<Address>,
     /// Bytes of connections that are gone.
     carried: u64,
-}
-
-/// What ends the loop.
-enum End {
-    /// The guest has ended, and that is on record.
-    Guest(Ended),
-    /// Another primary runs it: what [`Outcome::Fenced`] tells.
-    Fenced { record: Record, successor: Option<Address>, handed_over: bool },
 }
 
 /// A state that can be given, and to whom.
@@ -238,7 +191,9 @@ impl Node {
         self.snapshot_if_due(Position(self.guest.signals.position.load(Ordering::Relaxed)));
         while self.end.is_none() {
             let event = self.wait(&commands).await;
-            self.handle(event)?;
+            if let Err(broken) = self.handle(event) {
+                return Err(self.fail(broken).await);
+            }
             if self.ending.is_some() && self.journal_ended && !self.guest.gate.holds() {
                 self.engine.end(boot_time());
             }
@@ -315,7 +270,7 @@ impl Node {
         }
     }
 
-    fn handle(&mut self, event: Event) -> Result<(), NodeError> {
+    fn handle(&mut self, event: Event) -> Result<(), Broken> {
         let now = boot_time();
         match event {
             Event::Message => {
@@ -332,7 +287,7 @@ impl Node {
             Event::JournalEnded => self.journal_ended = true,
             Event::GuestEnded(left) => {
                 let Left { how, memory } = left.ok_or(NodeError::GuestDied)?;
-                self.ending = Some(how?);
+                self.ending = Some(how.map_err(NodeError::from)?);
                 self.memory = Some(memory);
             }
             Event::LinkError(error) => self.engine.link_lost(now, &error.to_string()),
@@ -376,8 +331,8 @@ impl Node {
         Ok(())
     }
 
-    fn batch(&mut self, now: Duration, batch: Batch, mark: Mark) -> Result<(), NodeError> {
-        let encoded = self.engine.batch(now, &batch, mark)?;
+    fn batch(&mut self, now: Duration, batch: Batch, mark: Mark) -> Result<(), Broken> {
+        let encoded = self.engine.batch(now, &batch, mark).map_err(NodeError::from)?;
         let (Some(archive), Some(encoded)) = (&self.archive, encoded) else {
             self.guest.journal.recycle(batch);
             return Ok(());
@@ -398,7 +353,7 @@ impl Node {
     }
 
     /// The state that was asked for.
-    fn captured(&mut self, Captured { purpose, capture, .. }: Captured) -> Result<(), NodeError> {
+    fn captured(&mut self, Captured { purpose, capture, .. }: Captured) -> Result<(), Broken> {
         match purpose {
             Purpose::Join => self.join(capture),
             Purpose::Snapshot => {
@@ -419,7 +374,7 @@ impl Node {
     }
 
     /// The state that a joining secondary is to be given.
-    fn join(&mut self, capture: Arc<Capture>) -> Result<(), NodeError> {
+    fn join(&mut self, capture: Arc<Capture>) -> Result<(), Broken> {
         let Some(Promise { start, ticket }) = self.engine.promise(capture.position()) else {
             return Ok(());
         };
@@ -521,12 +476,11 @@ impl Node {
         let _ = tokio::time::timeout(COURTESY, flush_or_wait(self.engine.sender())).await;
     }
 
-    /// The archive's thread has ended: the guest goes on without it, or ends with its error.
-    fn archive_failed(&mut self) -> Result<(), NodeError> {
-        let Some(archive) = self.archive.take() else { return Ok(()) };
-        if !archive.is_dispensable() {
-            return Err(archive.close().err().map_or(NodeError::GuestDied, NodeError::from));
-        }
+    /// The archive's thread has ended: the guest goes on without it, or not at all.
+    fn archive_failed(&mut self) -> Result<(), Broken> {
+        let Some(archive) = self.archive.take_if(|archive| archive.is_dispensable()) else {
+            return Err(Broken::Archive);
+        };
         let keeper = self.keeper.take();
         self.history_lost = true;
         // The guest waits for none of it.
@@ -537,6 +491,26 @@ impl Node {
             keeper.map(Keeper::close)
         });
         Ok(())
+    }
+
+    /// Gives up after an error. Nothing leaves any more, and the secondary sees at once that nobody is here; then there is time
+    /// to wait for the disk.
+    async fn fail(self, broken: Broken) -> NodeError {
+        self.ask(Request::Stop);
+        let Node { guest, engine, archive, door, connection, .. } = self;
+        guest.gate.fence();
+        if let Some(door) = door {
+            door.close();
+        }
+        // Each has one half of the link.
+        drop((engine, connection));
+        let closing = tokio::task::spawn_blocking(move || archive.map(Archive::close));
+        let closed = closing.await.unwrap_or_else(|error| resume_unwind(error.into_panic()));
+        match (broken, closed) {
+            (Broken::Node(error), _) => error,
+            (Broken::Archive, Some(Err(error))) => error.into(),
+            (Broken::Archive, _) => NodeError::GuestDied,
+        }
     }
 
     fn status(&self) -> Status {
