@@ -2,10 +2,12 @@
 
 use std::{io, path::Path};
 
-use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use tokio::{net::UnixStream, time::timeout};
-use tokio_util::codec::{Framed, LinesCodec};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::UnixStream,
+    time::timeout,
+};
 
 use super::{ControlError, LINE_MAX, PATIENCE, Request, Response, Status};
 
@@ -37,18 +39,18 @@ async fn exchange(path: &Path, request: &Request) -> Result<Value, ControlError>
         io::ErrorKind::PermissionDenied => ControlError::Permission(path.into()),
         _ => ControlError::Io { path: path.into(), source: error },
     })?;
-    let mut lines = Framed::new(stream, LinesCodec::new_with_max_length(LINE_MAX));
     let line = serde_json::to_string(request).map_err(|_| ControlError::Foreign(path.into()))?;
+    let (answers, mut requests) = stream.into_split();
     // A node that ends just now may refuse the line and still have sent its answer, so only the answer counts.
-    let _ = lines.send(line).await;
-    let answer = match lines.next().await {
-        Some(Ok(answer)) => answer,
-        Some(Err(_)) => return Err(ControlError::Foreign(path.into())),
-        None => return Err(ControlError::HungUp(path.into())),
-    };
-    match serde_json::from_str(&answer) {
+    let _ = requests.write_all(format!("{line}\n").as_bytes()).await;
+    let mut answer = Vec::new();
+    let read = BufReader::new(answers).take(LINE_MAX as u64).read_until(b'\n', &mut answer).await;
+    // A node that is killed in the middle of its answer leaves a part of it.
+    let is_part = answer.last() != Some(&b'\n') && (read.is_err() || answer.len() < LINE_MAX);
+    match serde_json::from_slice(&answer) {
         Ok(Response::Ok(value)) => Ok(value),
         Ok(Response::Error(refusal)) => Err(refusal.into()),
+        Err(_) if is_part => Err(ControlError::HungUp(path.into())),
         Err(_) => Err(ControlError::Foreign(path.into())),
     }
 }

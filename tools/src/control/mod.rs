@@ -176,8 +176,8 @@ pub enum ControlError {
     /// The node took too long.
     #[error("the node at {0} did not answer within {time} s", time = PATIENCE.as_secs())]
     Late(PathBuf),
-    /// The node hung up.
-    #[error("the node at {0} ended before it answered")]
+    /// The node hung up, before its answer or in the middle of it.
+    #[error("the node at {0} ended before it had answered; what it was asked for may be done or not")]
     HungUp(PathBuf),
     /// The answer is none.
     #[error("what answers at {0} is not a node of this version")]
@@ -204,7 +204,9 @@ impl From<ControlError> for Failure {
             ControlError::Occupied(_) => "give each node a socket of its own",
             ControlError::NotASocket(_) => "give another path; this file is left as it is",
             ControlError::Late(_) => "see what the node says on its stderr; -v makes it say more",
-            ControlError::HungUp(_) => "see what the node said last on its stderr",
+            ControlError::HungUp(_) => {
+                "see what the node said last on its stderr, and ask its peer with `echovisor status` who runs the guest now"
+            }
             ControlError::Foreign(_) => {
                 "give the path of a control socket, and use one version on both sides"
             }

@@ -209,10 +209,34 @@ mod tests {
             drop(listener.accept().await);
         });
         assert!(matches!(answer, Err(ControlError::HungUp(_))), "{answer:?}");
-        let (answer, ()) = tokio::join!(status(&path), async {
-            let (mut stream, _) = listener.accept().await.expect("a connection");
-            stream.write_all(b"220 mail.example ESMTP\r\n").await.expect("sent");
-        });
-        assert!(matches!(answer, Err(ControlError::Foreign(_))), "{answer:?}");
+        for foreign in ["220 mail.example ESMTP\r\n".to_owned(), "x".repeat(2 * LINE_MAX)] {
+            let (answer, ()) = tokio::join!(status(&path), async {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                // The other side hangs up when it has read enough.
+                let _ = stream.write_all(foreign.as_bytes()).await;
+            });
+            assert!(matches!(answer, Err(ControlError::Foreign(_))), "{answer:?}");
+        }
+    }
+
+    /// It was killed, for one.
+    #[tokio::test]
+    async fn a_node_that_ends_in_the_middle_of_its_answer_is_not_taken_for_a_stranger() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("control");
+        let listener = UnixListener::bind(&path).expect("a socket");
+        for part in [r#"{"ok":null"#, r#"{"error":{"message":"the roles st"#, "{"] {
+            let (answer, ()) = tokio::join!(ask(&path, &Request::Promote), async {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                stream.write_all(part.as_bytes()).await.expect("sent");
+            });
+            let error = answer.expect_err("no whole answer");
+            assert!(matches!(error, ControlError::HungUp(_)), "{part}: {error}");
+            let said = Failure::from(error).to_string();
+            assert!(
+                said.contains("ended before it had answered") && said.contains("`echovisor status`"),
+                "{said}"
+            );
+        }
     }
 }
