@@ -243,6 +243,25 @@ fn the_format_is_that_of_its_version() {
     assert_eq!(written, kept);
 }
 
+#[test]
+fn it_is_told_what_each_snapshot_holds_and_what_it_alone_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut guest = Guest::new();
+    guest.fill(&[0, 1, 100, 1000], 1);
+    let mut store = PageStore::open(folder.path()).unwrap();
+    let first = guest.snapshot(&mut store, 1);
+    let alone = store.snapshots().shares().unwrap().remove(0).unwrap();
+    assert_eq!((alone.pages, alone.new_pages, alone.own_bytes), (4, 4, first.new_bytes));
+    guest.fill(&[1, 2000], 2);
+    let second = guest.snapshot(&mut store, 2);
+    let shares: Vec<_> = store.snapshots().shares().unwrap().into_iter().map(Result::unwrap).collect();
+    assert_eq!((shares[0].pages, shares[0].new_pages), (4, 4));
+    assert!(shares[0].own_bytes < alone.own_bytes, "{shares:?}");
+    assert_eq!((shares[1].pages, shares[1].new_pages, shares[1].own_bytes), (5, 2, second.new_bytes));
+    let header = 16;
+    assert_eq!(store.snapshots().stored_bytes().unwrap(), header + first.new_bytes + second.new_bytes);
+}
+
 /// The header of a pack, and the kinds and addresses of its records.
 fn records(pack: &[u8]) -> (&[u8], Vec<(u8, &[u8])>) {
     let (mut at, mut records) = (16, Vec::new());

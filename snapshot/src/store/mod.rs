@@ -28,6 +28,7 @@ mod record;
 mod recover;
 mod retain;
 mod scan;
+mod share;
 mod snapshots;
 mod verify;
 mod writer;
@@ -36,6 +37,7 @@ pub use damage::{Damage, DamageKind, Part};
 pub use error::StoreError;
 pub use manifest::Manifest;
 pub use retain::{Freed, Keep};
+pub use share::Share;
 pub use snapshots::Snapshots;
 pub use writer::{PageSource, PageStore, SnapshotParts, Written};
 

@@ -86,7 +86,7 @@ impl PageStore {
 
     /// Frees what no snapshot needs. Returns by how many bytes the packs have become smaller.
     fn free(&mut self) -> Result<u64, StoreError> {
-        let before = self.sizes()?;
+        let before = self.snapshots().sizes()?;
         let live = live(self.snapshots())?;
         let mut used: BTreeMap<u64, u64> = BTreeMap::new();
         for (_, place) in live.values() {
@@ -117,8 +117,7 @@ impl PageStore {
         let dir = layout.packs();
         files::sync_dir(&dir).map_err(StoreError::io("syncing", &dir))?;
         self.parts().0.changed();
-        let after: u64 = self.sizes()?.values().sum();
-        Ok(before.values().sum::<u64>().saturating_sub(after))
+        Ok(before.values().sum::<u64>().saturating_sub(self.snapshots().stored_bytes()?))
     }
 
     /// Appends objects anew, durably, and to a pack that stays.
@@ -139,16 +138,6 @@ impl PageStore {
             appender.undo();
         }
         copied
-    }
-
-    /// The packs with their lengths, bytes.
-    fn sizes(&self) -> Result<BTreeMap<u64, u64>, StoreError> {
-        let layout = self.snapshots().layout();
-        let size = |number| {
-            let path = layout.pack(number);
-            Ok((number, fs::metadata(&path).map_err(StoreError::io("reading", &path))?.len()))
-        };
-        layout.pack_numbers()?.into_iter().map(size).collect()
     }
 }
 
@@ -177,10 +166,7 @@ impl Marker<'_> {
         if self.objects.contains_key(&digest) {
             return Ok(false);
         }
-        let place = match self.snapshots.indexed(&digest) {
-            Some(place) => place,
-            None => self.snapshots.searched(&digest).ok_or_else(|| self.snapshots.absent(kind, digest))?,
-        };
+        let place = self.snapshots.place(kind, digest)?;
         self.objects.insert(digest, (kind, place));
         Ok(true)
     }

@@ -238,6 +238,12 @@ impl Snapshots {
         objects.places.get(digest).or_else(|| objects.broken.get(digest)).copied()
     }
 
+    /// Where an object is, by the index or by a search. It need not be whole.
+    pub(super) fn place(&self, kind: Kind, digest: Digest) -> Result<Place, Lost> {
+        let place = self.indexed(&digest).or_else(|| self.searched(&digest));
+        place.ok_or_else(|| self.absent(kind, digest))
+    }
+
     fn search(&self) -> Objects {
         let mut objects = Objects::default();
         if let (Ok(numbers), Ok(mut unpacker)) = (self.layout.pack_numbers(), Unpacker::new()) {
