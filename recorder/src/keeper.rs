@@ -1,7 +1,7 @@
 //! Keeping snapshots, on a thread of its own: compressing pages and waiting for the disk take their time.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -9,7 +9,7 @@ use std::{
 use echovisor_event::Position;
 use echovisor_snapshot::{
     Capture, PageDigests,
-    store::{Keep, PageStore, SnapshotParts, StoreError},
+    store::{Keep, Manifest, PageStore, SnapshotParts, StoreError},
 };
 use tokio::sync::oneshot;
 
@@ -37,6 +37,21 @@ pub enum Kept {
     Nowhere,
 }
 
+/// How a node's snapshots are, for `status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshots {
+    /// How many there are.
+    pub count: usize,
+    /// Bytes that they take on disk.
+    pub bytes: u64,
+    /// The last one.
+    pub last: Option<Manifest>,
+    /// Why no more are written, once that is so.
+    pub ended: Option<String>,
+    /// Why no space is freed, while that is so.
+    pub unfreed: Option<String>,
+}
+
 struct Item {
     capture: Arc<Capture>,
     segment: u64,
@@ -55,6 +70,8 @@ pub struct Keeper {
     lacks_first: bool,
     /// Who waits for the next one.
     waiting: Vec<oneshot::Sender<Kept>>,
+    /// How they are, as the thread sees it.
+    seen: Arc<Mutex<Snapshots>>,
 }
 
 impl Keeper {
@@ -62,15 +79,23 @@ impl Keeper {
     #[must_use]
     pub fn new(store: PageStore, every: Every, keep: Keep, last: Position) -> Keeper {
         let (items, receiver) = flume::bounded(DEPTH);
-        let thread = thread::spawn(move || write(store, keep, &receiver));
+        let seen = Arc::default();
+        let writer = Writer { store, keep, seen: Arc::clone(&seen) };
+        let thread = thread::spawn(move || writer.write(&receiver));
         let last = (last, Instant::now());
-        Keeper { every, items, thread, last, asked: false, lacks_first: false, waiting: Vec::new() }
+        Keeper { every, items, thread, last, asked: false, lacks_first: false, waiting: Vec::new(), seen }
     }
 
     /// The same for a store that has no snapshot of `last`: one is taken as soon as that can be.
     #[must_use]
     pub fn without_first(self) -> Keeper {
         Keeper { lacks_first: true, ..self }
+    }
+
+    /// How the snapshots are.
+    #[must_use]
+    pub fn status(&self) -> Snapshots {
+        lock(&self.seen).clone()
     }
 
     /// Somebody wants a snapshot now.
@@ -124,26 +149,70 @@ impl Keeper {
     }
 }
 
-/// Writes what comes. A log without snapshots is worth more than none, so an error ends no more than this.
-fn write(mut store: PageStore, keep: Keep, items: &flume::Receiver<Item>) -> PageStore {
-    let mut digests = None;
-    for Item { capture, segment, waiting } in items {
-        let written = keep_one(&mut store, &mut digests, &capture, segment);
-        let kept = if written.is_ok() { Kept::Written(capture.position()) } else { Kept::Failed };
-        for reply in waiting {
-            // Who asked may be gone.
-            let _ = reply.send(kept);
-        }
-        match written.and_then(|()| store.retain(&keep, unix_time())) {
-            Ok(_) => {}
-            Err(StoreError::Damage(damage)) => tracing::warn!("no space is freed in the snapshots: {damage}"),
-            Err(error) => {
-                tracing::error!("no more snapshots are kept: {error}");
-                return store;
+/// The thread's part.
+struct Writer {
+    store: PageStore,
+    keep: Keep,
+    seen: Arc<Mutex<Snapshots>>,
+}
+
+impl Writer {
+    /// Writes what comes. A log without snapshots is worth more than none, so an error ends no more than this.
+    fn write(mut self, items: &flume::Receiver<Item>) -> PageStore {
+        self.look();
+        let mut digests = None;
+        for Item { capture, segment, waiting } in items {
+            let written = keep_one(&mut self.store, &mut digests, &capture, segment);
+            let kept = if written.is_ok() { Kept::Written(capture.position()) } else { Kept::Failed };
+            let mut ends = self.ends(written);
+            for reply in waiting {
+                // Who asked may be gone.
+                let _ = reply.send(kept);
+            }
+            if kept != Kept::Failed {
+                let retained = self.store.retain(&self.keep, unix_time());
+                ends = self.ends(retained.map(drop));
+            }
+            if ends {
+                break;
             }
         }
+        self.store
     }
-    store
+
+    /// Keeps account of what there is.
+    fn look(&self) {
+        let snapshots = self.store.snapshots();
+        // Files are asked for their size here, and nobody waits for that.
+        let bytes = snapshots.stored_bytes();
+        let mut seen = lock(&self.seen);
+        seen.count = snapshots.list().len();
+        seen.last = snapshots.list().last().copied();
+        seen.bytes = bytes.unwrap_or(seen.bytes);
+    }
+
+    /// Keeps account of what was done. Returns whether it went so wrong that no more can be.
+    fn ends(&self, done: Result<(), StoreError>) -> bool {
+        self.look();
+        let (ended, unfreed) = match done {
+            Ok(()) => (None, None),
+            Err(StoreError::Damage(damage)) => {
+                tracing::warn!("no space is freed in the snapshots: {damage}");
+                (None, Some(damage.to_string()))
+            }
+            Err(error) => {
+                tracing::error!("no more snapshots are kept: {error}");
+                (Some(error.to_string()), None)
+            }
+        };
+        let mut seen = lock(&self.seen);
+        (seen.ended, seen.unfreed) = (ended, unfreed);
+        seen.ended.is_some()
+    }
+}
+
+fn lock(seen: &Mutex<Snapshots>) -> MutexGuard<'_, Snapshots> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn keep_one(
@@ -168,4 +237,56 @@ fn keep_one(
 /// Seconds of UNIX time.
 fn unix_time() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use echovisor_event::limits::MEMORY_MIN;
+    use echovisor_machine::{
+        Machine, MachineState, Memory, cpu::scripted::ScriptedCpu, devices::DevicesConfig,
+    };
+    use echovisor_snapshot::Precopy;
+
+    use super::*;
+
+    /// What a guest's thread would have made at `position`.
+    fn capture(position: u64) -> Arc<Capture> {
+        let memory = Memory::new(MEMORY_MIN).unwrap();
+        let config = DevicesConfig { mac: None, mtu: 1500 };
+        let machine = Machine::new(ScriptedCpu::new(memory.clone(), 0), memory, &config);
+        let state = MachineState { position: Position(position), ..machine.save().unwrap() };
+        Arc::new(Precopy::new(machine.memory(), true).finish(state))
+    }
+
+    /// Asks for a snapshot, and waits for what becomes of it.
+    async fn keep(keeper: &mut Keeper, position: u64) -> Kept {
+        let (reply, kept) = oneshot::channel();
+        keeper.want(reply);
+        assert!(keeper.asks(Position(position)));
+        keeper.take(capture(position), 100 + position);
+        kept.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_store_that_takes_no_more_snapshots_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = PageStore::open(folder.path()).unwrap();
+        let mut keeper = Keeper::new(store, Every::Positions(1000), Keep::default(), Position::BOOT);
+        assert_eq!(keeper.status(), Snapshots::default());
+        assert_eq!(keep(&mut keeper, 1).await, Kept::Written(Position(1)));
+        let status = keeper.status();
+        let last = status.last.unwrap();
+        assert_eq!((status.count, last.position, last.segment), (1, Position(1), 101));
+        assert!(status.bytes > 0 && status.ended.is_none(), "{status:?}");
+
+        let manifest = folder.path().join("manifests/00000000000000000002.snapshot.tmp");
+        symlink("/dev/full", manifest).unwrap();
+        assert_eq!(keep(&mut keeper, 2).await, Kept::Failed);
+        let status = keeper.status();
+        assert_eq!((status.count, status.last), (1, Some(last)));
+        assert!(status.ended.is_some_and(|why| why.starts_with("no space is left")));
+        keeper.close();
+    }
 }

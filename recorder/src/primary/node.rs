@@ -523,6 +523,7 @@ impl Node {
             arbiter_silent: self.silence.why(),
             history_lost: self.history_lost,
             refused: self.door.as_ref().map(Door::refused).unwrap_or_default(),
+            snapshots: self.keeper.as_ref().map(Keeper::status),
             ..self.engine.status(boot_time())
         }
     }

@@ -3,6 +3,7 @@
 use echovisor_event::{Digest, Position, Term};
 
 use super::door::Refused;
+use crate::Snapshots;
 
 /// A primary's state, for `status`.
 #[derive(Clone, Debug, Default)]
@@ -45,4 +46,6 @@ pub struct Status {
     pub history_lost: bool,
     /// Connections that did not become a secondary's.
     pub refused: Refused,
+    /// The snapshots that it keeps, if it keeps any.
+    pub snapshots: Option<Snapshots>,
 }

@@ -1,6 +1,6 @@
 //! `echovisor status`: how a node is.
 
-use std::{fmt::Write, path::PathBuf};
+use std::{fmt::Write, path::PathBuf, time::Duration};
 
 use clap::Args;
 use indicatif::{DecimalBytes, HumanCount};
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     cli::{block_on, print_result},
-    control::{self, Role, Status},
+    control::{self, Role, Snapshots, Status},
     failure::{Exit, Failure},
 };
 
@@ -65,6 +65,17 @@ fn table(status: &Status) -> String {
     if let Some(takeover) = status.takeover_ms {
         rows.push(("takeover", format!("{takeover:.1} ms")));
     }
+    if let Some(Snapshots { count: kept, bytes: stored, position, age_s, segment, ended, unfreed }) =
+        &status.snapshots
+    {
+        rows.push(("snapshots", format!("{kept}, {}", bytes(*stored))));
+        if let (Some(position), Some(age), Some(segment)) = (position, age_s, segment) {
+            let age = humantime::format_duration(Duration::from_secs(*age));
+            rows.push(("last snapshot", format!("{}, {age} ago, segment {segment}", count(*position))));
+        }
+        rows.extend(ended.iter().map(|why| ("no more snapshots", why.clone())));
+        rows.extend(unfreed.iter().map(|why| ("no space freed", why.clone())));
+    }
     let rows = rows.into_iter().map(|(name, value)| (name.to_owned(), value));
     let more = status.more.iter().map(|(name, value)| {
         let value = if let Value::String(text) = value { text.clone() } else { value.to_string() };
@@ -101,5 +112,26 @@ mod tests {
         assert!(table.starts_with("role              primary, term 0\nprotected         yes\n"), "{table}");
         assert!(table.contains("\nposition          1,234,567\n"), "{table}");
         assert!(table.ends_with("\ntakeover          14.2 ms\nreplay ms         3"), "{table}");
+    }
+
+    #[test]
+    fn snapshots_that_are_taken_no_more_are_seen() {
+        let mut status = Status::new(Role::Primary);
+        let mut snapshots = Snapshots { count: 3, bytes: 1_500_000, ..Snapshots::default() };
+        (snapshots.position, snapshots.age_s, snapshots.segment) = (Some(12_345), Some(75), Some(4));
+        status.snapshots = Some(snapshots.clone());
+        let said = table(&status);
+        assert!(said.contains("\nsnapshots         3, 1.50 MB (1500000)\n"), "{said}");
+        assert!(said.ends_with("\nlast snapshot     12,345, 1m 15s ago, segment 4"), "{said}");
+        snapshots.ended = Some("no space is left for 00000001.pack".to_owned());
+        status.snapshots = Some(snapshots);
+        let said = table(&status);
+        assert!(said.ends_with("\nno more snapshots no space is left for 00000001.pack"), "{said}");
+        let json = serde_json::to_value(&status).expect("JSON");
+        assert_eq!(
+            (&json["snapshots"]["count"], &json["snapshots"]["position"]),
+            (&3.into(), &12_345.into())
+        );
+        assert_eq!(serde_json::from_value::<Status>(json).expect("the same"), status);
     }
 }

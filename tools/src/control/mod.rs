@@ -126,6 +126,9 @@ pub struct Status {
     /// After a takeover, how long it took from the last sign of life to the first release of an effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub takeover_ms: Option<f64>,
+    /// The snapshots of a node that keeps some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<Snapshots>,
     /// Whatever else the node has to tell.
     #[serde(flatten)]
     pub more: BTreeMap<String, Value>,
@@ -150,9 +153,31 @@ impl Status {
             log_bytes: 0,
             link_bytes: 0,
             takeover_ms: None,
+            snapshots: None,
             more: BTreeMap::new(),
         }
     }
+}
+
+/// A node's snapshots. Scripts rely on the names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshots {
+    /// How many there are.
+    pub count: usize,
+    /// Bytes that they take on disk.
+    pub bytes: u64,
+    /// Where the last one was taken.
+    pub position: Option<u64>,
+    /// How long ago that was, seconds.
+    pub age_s: Option<u64>,
+    /// The segment of the log that begins there.
+    pub segment: Option<u64>,
+    /// Why no more are taken, once that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
+    /// Why no space is freed, while that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfreed: Option<String>,
 }
 
 /// Why a node could not be asked, or could not offer to be asked.

@@ -1,12 +1,12 @@
 //! A node's state, as `status` tells it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use echovisor_event::{Digest, Position};
 use echovisor_recorder::primary;
 use echovisor_replayer::secondary::{self, Times};
 
-use crate::control::{Role, Status};
+use crate::control::{Role, Snapshots, Status};
 
 /// How long a takeover took, milliseconds, and what it is made of.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
@@ -58,6 +58,7 @@ pub fn of_primary(status: &primary::Status, takeover: Option<&Takeover>) -> Stat
         log_bytes: status.log_bytes,
         link_bytes: status.link_bytes,
         takeover_ms: takeover.map(Takeover::total_ms),
+        snapshots: status.snapshots.as_ref().map(snapshots),
         ..Status::new(Role::Primary)
     };
     report.more.insert("mode".into(), status.mode.clone().into());
@@ -119,6 +120,19 @@ pub fn of_secondary(status: &secondary::Status) -> Status {
         report.more.insert("last_digest".into(), digest.to_string().into());
     }
     report
+}
+
+fn snapshots(kept: &echovisor_recorder::Snapshots) -> Snapshots {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    Snapshots {
+        count: kept.count,
+        bytes: kept.bytes,
+        position: kept.last.map(|last| last.position.0),
+        age_s: kept.last.map(|last| now.saturating_sub(last.taken)),
+        segment: kept.last.map(|last| last.segment),
+        ended: kept.ended.clone(),
+        unfreed: kept.unfreed.clone(),
+    }
 }
 
 /// How much of a state has gone over the link, and of how much, while one does: bytes of pages before compression.
