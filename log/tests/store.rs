@@ -3,15 +3,11 @@
 mod recordings;
 mod synthetic;
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use echovisor_event::{Digest, Event, NodeId, Position, Term};
+use echovisor_event::{Digest, NodeId, Position, Term};
 use echovisor_log::{
-    Batch, Encoder, Mark, Record,
+    Batch, Encoder, Mark,
     store::{Recording, Store, StoreError, Writer},
 };
 use recordings::{Recorder, header, read, recorded, segment_file};
@@ -203,59 +199,6 @@ fn a_full_disk_is_named_and_can_be_survived() {
     drop(recorder);
     let recording = Recording::open(dir.path()).unwrap();
     assert_eq!((read(&recording, 2).0, read(&recording, 3).0), (vec![9, 10, 11, 12], vec![13]));
-}
-
-/// Fills a small file system: `mount -t tmpfs -o size=4m none DIR`, then
-/// `ECHOVISOR_SMALL_FS=DIR cargo test -p echovisor-log --test store -- --ignored`.
-#[test]
-#[ignore = "needs a small file system"]
-fn a_file_system_that_fills_up_keeps_what_was_written() {
-    let small =
-        PathBuf::from(std::env::var_os("ECHOVISOR_SMALL_FS").expect("the directory of a small file system"));
-    let dir = small.join("recording");
-    let mut recorder = Recorder::new(Store::create(&dir, &header()).unwrap(), Term(1));
-    let ballast = small.join("ballast");
-    let mut random = synthetic::Random(3);
-    let mut kept = Vec::new();
-    let (head, batch, body) = loop {
-        let mut batch = Batch::new();
-        let bytes: Vec<u8> = (0..4000).map(|_| random.next() as u8).collect();
-        recorder.at = recorder.at.next();
-        batch.push(recorder.at, Record::Event(Event::Entropy(&bytes))).unwrap();
-        let mark = Mark { watermark: recorder.at, ..Mark::default() };
-        let encoded = recorder.encoder.encode(&batch, mark).unwrap();
-        if kept.len() == 10 {
-            // All the space that is left, but for less than a batch.
-            let mut filler = 1 << 24;
-            let mut bytes = Vec::new();
-            while filler > 1000 {
-                bytes.resize(bytes.len() + filler, 1);
-                if fs::write(&ballast, &bytes).is_err() {
-                    bytes.truncate(bytes.len() - filler);
-                    filler /= 2;
-                }
-            }
-        }
-        match recorder.store.append(&encoded.head, &batch, encoded.body) {
-            Ok(()) => kept.push(recorder.at.0),
-            Err(error) => {
-                assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");
-                break (encoded.head, batch, encoded.body.to_vec());
-            }
-        }
-    };
-    let mut reader = recorder.store.read(0).unwrap();
-    let mut found = Batch::new();
-    for position in &kept {
-        assert_eq!(reader.next(&mut found).unwrap().unwrap().mark.watermark.0, *position);
-    }
-    assert!(reader.next(&mut found).unwrap().is_none() && reader.torn().is_none());
-    fs::remove_file(&ballast).unwrap();
-    recorder.store.append(&head, &batch, &body).unwrap();
-    recorder.store.seal().unwrap();
-    drop(recorder);
-    kept.push(head.mark.watermark.0);
-    assert_eq!(read(&Recording::open(&dir).unwrap(), 0).0, kept);
 }
 
 #[test]
