@@ -3,11 +3,12 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use echovisor_snapshot::store::Snapshots;
 use echovisor_tests::{KV, Lab, Node, Replayed, Scene, echovisor, scenario, size};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How far snapshots are from each other here.
 const EVERY: &str = "2000";
@@ -25,6 +26,9 @@ fn record(scene: &Scene, more: &[&str]) -> PathBuf {
     let requests = size("ECHOVISOR_REQUESTS", 5000);
     lab.redis_benchmark(&format!("-t set,get,incr -r 1000000000 -d 16 -n {requests} -c 1"));
     let asked = snapshot(&lab, &node);
+    let kept = node.status().expect("a status").snapshots.expect("it keeps some");
+    assert_eq!(kept.position, Some(asked), "{kept:?}");
+    assert!(kept.count > 1 && kept.bytes > 0 && kept.ended.is_none(), "{kept:?}");
     node.stop();
     assert_eq!(positions(&recording).last(), Some(&asked), "it is on disk when the answer comes");
     recording
@@ -76,6 +80,45 @@ fn an_older_snapshot_serves_where_one_is_damaged() {
         fs::write(&manifest, bytes).expect("it can be written");
         let earlier = Replayed::to(&recording, at);
         assert_eq!((earlier.from, earlier.digest), (snapshots[1], whole.digest));
+    });
+}
+
+/// What `inspect --verify` says, and its exit code.
+fn verify(recording: &Path) -> (Value, Option<i32>) {
+    let mut command = Command::new(echovisor());
+    let output = command.args(["inspect", "--verify", "--json"]).arg(recording).output().expect("it runs");
+    (serde_json::from_slice(&output.stdout).expect("JSON"), output.status.code())
+}
+
+#[test]
+fn a_damaged_byte_is_named_with_what_can_be_replayed() {
+    scenario(|scene| {
+        let recording = record(scene, &[]);
+        let snapshots = positions(&recording);
+        let (whole, code) = verify(&recording);
+        assert_eq!((code, &whole["damaged"], &whole["snapshots"]), (Some(0), &json!([]), &json!(snapshots)));
+        let end = whole["replayable"][0]["to"].as_u64().expect("a position");
+        assert_eq!(whole["replayable"], json!([{ "from": 0, "to": end }]));
+        assert_eq!(Replayed::exactly(&recording, &[]).positions, end);
+
+        // One of the segments in the middle: a replay from the snapshot behind it still can be.
+        let manifests = Snapshots::open(&recording.join("snapshots")).expect("a store").list().to_vec();
+        let (before, behind) = (manifests[1], manifests[2]);
+        let segment = recording.join(format!("segments/{:08}.seg", before.segment));
+        let mut bytes = fs::read(&segment).expect("a segment");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&segment, bytes).expect("it can be written");
+        let (damaged, code) = verify(&recording);
+        assert_eq!(code, Some(4), "{damaged}");
+        let [found] = &damaged["damaged"].as_array().expect("a list")[..] else { panic!("{damaged}") };
+        assert!(found["what"].as_str().is_some_and(|what| what.contains(".seg: byte ")), "{damaged}");
+        let [first, last] = &damaged["replayable"].as_array().expect("a list")[..] else {
+            panic!("{damaged}")
+        };
+        assert!(first["from"] == 0 && first["to"].as_u64() < Some(behind.position.0), "{damaged}");
+        assert_eq!(last, &json!({ "from": behind.position.0, "to": end }));
+        assert_eq!(Replayed::to(&recording, end).from, *snapshots.last().expect("some"));
     });
 }
 

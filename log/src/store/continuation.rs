@@ -28,7 +28,7 @@ impl Writer {
         Ok(())
     }
 
-    fn read(path: &Path) -> Result<Option<Writer>, StoreError> {
+    pub(super) fn read(path: &Path) -> Result<Option<Writer>, StoreError> {
         let mut file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -6,6 +6,7 @@ use echovisor_event::Term;
 
 use super::{
     contents::{self, Contents},
+    continuation::Writer,
     error::{Damage, StoreError},
     header::Header,
     index::{Checkpoint, Index, Segment},
@@ -74,6 +75,15 @@ impl Recording {
     /// continue the segment before it.
     pub fn read(&self, segment: u64) -> Result<SegmentReader, StoreError> {
         contents::open_segment(&self.layout, &self.header, &self.contents.segments, segment)
+    }
+
+    /// Who wrote it last; `None` if that was never said.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Writer`], [`StoreError::Io`].
+    pub fn writer(&self) -> Result<Option<Writer>, StoreError> {
+        Writer::read(&self.layout.writer())
     }
 
     /// Where snapshots are kept.

@@ -1,11 +1,13 @@
 //! `echovisor inspect`: what a recording holds.
 
 mod row;
+mod snapshots;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod verify;
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use clap::Args;
 use echovisor_event::{Position, Stamped};
@@ -13,8 +15,12 @@ use echovisor_log::{
     Batch, Head, Record,
     store::{Damage, Recording, Segment, StoreError},
 };
+use echovisor_snapshot::store::Snapshots;
 use row::Row;
+use serde::Serialize;
+use snapshots::Listing;
 use summary::Summary;
+use verify::Verdict;
 
 use crate::{
     cli::print_result,
@@ -41,6 +47,14 @@ pub struct InspectArgs {
     #[arg(long)]
     pub events: bool,
 
+    /// List the snapshots, and what each of them takes
+    #[arg(long, conflicts_with = "events")]
+    pub snapshots: bool,
+
+    /// Read every byte of the log and of the snapshots; name what is damaged, and what can be replayed all the same
+    #[arg(long, conflicts_with_all = ["events", "snapshots", "from", "to"])]
+    pub verify: bool,
+
     /// Print one JSON object; with --events, one for each record
     #[arg(long)]
     pub json: bool,
@@ -57,6 +71,16 @@ pub fn run(args: &InspectArgs) -> Result<Exit, Failure> {
         return Err(Failure::new("--from lies behind --to", hint).with_exit(Exit::Usage));
     }
     let recording = Recording::open(&args.recording)?;
+    if args.verify {
+        let verdict = Verdict::of(&recording)?;
+        print_result(args.json, &verdict, || verdict.to_string())?;
+        return report(verdict.damaged);
+    }
+    if args.snapshots {
+        let listing = Listing::of(&Snapshots::open(&recording.snapshots_dir())?, range)?;
+        print_result(args.json, &listing, || listing.to_string())?;
+        return report(listing.damaged);
+    }
     let damaged = if args.events {
         let mut printer = Printer::new();
         let damaged = read(&recording, range, |visit| match visit {
@@ -73,18 +97,32 @@ pub fn run(args: &InspectArgs) -> Result<Exit, Failure> {
         print_result(args.json, &summary, || summary.to_string())?;
         damaged
     };
-    report(damaged)
+    report(damaged.iter().map(|damage| Found::new(damage, damage.hint())).collect())
+}
+
+/// Something that is damaged.
+#[derive(Debug, Serialize)]
+struct Found {
+    what: String,
+    hint: String,
+}
+
+impl Found {
+    fn new(what: &impl fmt::Display, hint: Option<&str>) -> Found {
+        let hint = hint.unwrap_or("see whether the disk is well; a copy of this file may be whole");
+        Found { what: what.to_string(), hint: hint.to_owned() }
+    }
 }
 
 /// Names all damage, and ends with the last of it.
-fn report(mut damaged: Vec<Damage>) -> Result<Exit, Failure> {
+fn report(mut damaged: Vec<Found>) -> Result<Exit, Failure> {
     let Some(last) = damaged.pop() else {
         return Ok(Exit::Done);
     };
-    for damage in &damaged {
-        output::say(format_args!("damaged: {damage}"));
+    for Found { what, .. } in &damaged {
+        output::say(format_args!("damaged: {what}"));
     }
-    Err(last.into())
+    Err(Failure::new(last.what, last.hint).with_exit(Exit::Corrupt))
 }
 
 #[derive(Clone, Copy, Debug)]

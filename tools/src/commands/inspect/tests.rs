@@ -2,11 +2,20 @@
 
 use std::{fs, path::Path};
 
-use echovisor_event::{Digest, Event, Nanos, Term, VmId};
+use echovisor_event::{
+    Digest, Event, Nanos, Term, VmId,
+    limits::{MEMORY_MIN, PAGE_SIZE},
+};
 use echovisor_log::{
     Encoder, Mark,
     link::Fingerprint,
     store::{Header, Store},
+};
+
+use echovisor_machine::{Machine, MachineState, Memory, cpu::scripted::ScriptedCpu, devices::DevicesConfig};
+use echovisor_snapshot::{
+    PageDigests,
+    store::{PageStore, SnapshotParts},
 };
 
 use super::{summary::Count, *};
@@ -52,6 +61,36 @@ fn recording(dir: &Path) {
         store.append(&encoded.head, &batch, encoded.body).expect("appended");
     }
     store.seal().expect("sealed");
+}
+
+/// Adds snapshots at the beginning and at the end.
+fn snapshots(dir: &Path) {
+    let memory = Memory::new(MEMORY_MIN).expect("memory");
+    let config = DevicesConfig { mac: None, mtu: 1500 };
+    let machine = Machine::new(ScriptedCpu::new(memory.clone(), 0), memory, &config);
+    let mut store = PageStore::open(&dir.join("snapshots")).expect("a store");
+    for (position, segment, page) in [(0, FIRST, 1), (30, FIRST + 1, 2)] {
+        machine.memory().write_page(page, &[7; PAGE_SIZE]);
+        let state = MachineState { position: Position(position), ..machine.save().expect("a state") };
+        let digests = PageDigests::of(machine.memory());
+        let parts = SnapshotParts { state: &state, digests: &digests, taken: 1_700_000_000, segment };
+        store.write(&parts, machine.memory()).expect("a snapshot");
+    }
+}
+
+/// The number of a recording's first segment.
+const FIRST: u64 = 0;
+
+fn everything_of(dir: &Path) -> InspectArgs {
+    InspectArgs {
+        recording: dir.to_owned(),
+        from: 0,
+        to: u64::MAX,
+        events: false,
+        snapshots: false,
+        verify: false,
+        json: true,
+    }
 }
 
 fn everything() -> Range {
@@ -132,7 +171,8 @@ fn damage_is_named_and_what_is_before_it_is_counted() {
     let (summary, damaged) = Summary::of(&recording, everything()).expect("a summary");
     assert_eq!((damaged.len(), summary.damaged.len()), (1, 1));
     assert!((1..3).contains(&summary.batches), "{summary:?}");
-    assert_eq!(report(damaged).expect_err("damage").exit(), Exit::Corrupt);
+    let found = damaged.iter().map(|damage| Found::new(damage, damage.hint())).collect();
+    assert_eq!(report(found).expect_err("damage").exit(), Exit::Corrupt);
 }
 
 fn walk(dir: &Path) -> Vec<PathBuf> {
@@ -140,11 +180,104 @@ fn walk(dir: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
+/// Flips a bit in the middle of a file.
+fn spoil(path: &Path) {
+    let mut bytes = fs::read(path).expect("a file");
+    let place = bytes.len() / 2;
+    bytes[place] ^= 1;
+    fs::write(path, bytes).expect("a file");
+}
+
+#[test]
+fn snapshots_are_listed_with_what_they_take() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path().join("recording");
+    recording(&dir);
+    snapshots(&dir);
+    let opened = Snapshots::open(&dir.join("snapshots")).expect("a store");
+    let listing = Listing::of(&opened, everything()).expect("a listing");
+    let positions: Vec<_> = listing.snapshots.iter().map(|row| (row.position.0, row.segment)).collect();
+    assert_eq!(positions, [(0, FIRST), (30, FIRST + 1)]);
+    let holds: Vec<_> = listing.snapshots.iter().map(|row| row.holds.expect("whole")).collect();
+    // The second page has the content of the first.
+    assert_eq!(
+        [(holds[0].pages, holds[0].new_pages), (holds[1].pages, holds[1].new_pages)],
+        [(1, 1), (2, 0)]
+    );
+    assert_eq!(listing.content_bytes, 3 * PAGE_SIZE as u64);
+    assert!(holds.iter().all(|holds| (1..listing.stored_bytes).contains(&holds.own_bytes)), "{listing:?}");
+    let text = listing.to_string();
+    assert!(text.contains("            30  2023-11-14T22:13:20Z"), "{text}");
+    assert_eq!(serde_json::to_value(&listing).expect("JSON")["snapshots"][1]["new_pages"], 0);
+    let end = Range { from: Position(1), to: Position(30) };
+    assert_eq!(Listing::of(&opened, end).expect("a listing").snapshots, listing.snapshots[1..]);
+    drop(opened);
+    assert_eq!(run(&InspectArgs { snapshots: true, ..everything_of(&dir) }).expect("whole"), Exit::Done);
+
+    fs::write(dir.join("snapshots/manifests/00000000000000000030.snapshot"), "nothing").expect("a file");
+    let args = InspectArgs { snapshots: true, ..everything_of(&dir) };
+    assert_eq!(run(&args).expect_err("damage").exit(), Exit::Corrupt);
+}
+
+#[test]
+fn every_damaged_thing_is_named_and_what_can_be_replayed_all_the_same() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path().join("recording");
+    recording(&dir);
+    snapshots(&dir);
+    let verdict = || Verdict::of(&Recording::open(&dir).expect("a recording")).expect("a verdict");
+    let stretches = |verdict: &Verdict| -> Vec<(u64, u64)> {
+        verdict.replayable.iter().map(|stretch| (stretch.from.0, stretch.to.0)).collect()
+    };
+    let whole = verdict();
+    assert!(whole.damaged.is_empty(), "{whole:?}");
+    assert_eq!((whole.segments, whole.batches, whole.snapshots.len()), (1, 3, 2));
+    assert_eq!(stretches(&whole), [(0, 30)]);
+    assert!(
+        whole.to_string().ends_with("damaged         nothing\nreplayable      positions 0 to 30"),
+        "{whole}"
+    );
+    assert_eq!(run(&InspectArgs { verify: true, ..everything_of(&dir) }).expect("whole"), Exit::Done);
+
+    let pack = dir.join("snapshots/packs/00000000.pack");
+    let segment = dir.join(format!("segments/{FIRST:08}.seg"));
+    let kept = [&pack, &segment].map(|path| fs::read(path).expect("a file"));
+    spoil(&pack);
+    let spoilt = verdict();
+    assert!(spoilt.damaged.iter().all(|found| found.what.contains("00000000.pack")), "{spoilt:?}");
+    assert!(!spoilt.damaged.is_empty() && spoilt.snapshots.len() < 2, "{spoilt:?}");
+    spoil(&segment);
+    fs::write(dir.join("writer"), "nobody").expect("a file");
+    let both = verdict();
+    assert_eq!(both.damaged.len(), spoilt.damaged.len() + 2, "{both:?}");
+    let failure = run(&InspectArgs { verify: true, ..everything_of(&dir) }).expect_err("damage");
+    assert_eq!(failure.exit(), Exit::Corrupt);
+    fs::remove_file(dir.join("writer")).expect("a file");
+
+    // With its snapshots whole, the log can be replayed as far as it is.
+    fs::write(&pack, &kept[0]).expect("a file");
+    let log = verdict();
+    let [found] = &log.damaged[..] else { panic!("{log:?}") };
+    assert!(found.what.contains(".seg: byte "), "{found:?}");
+    let [(0, to)] = stretches(&log)[..] else { panic!("{log:?}") };
+    assert!(to < 30 && log.batches < 3, "{log:?}");
+    let json = serde_json::to_value(&log).expect("JSON");
+    assert_eq!(json["replayable"][0]["to"], to);
+    assert!(json["damaged"][0]["hint"].is_string(), "{json}");
+
+    // Without the beginning nothing can be.
+    fs::write(&segment, &kept[1]).expect("a file");
+    fs::remove_file(dir.join("snapshots/manifests/00000000000000000000.snapshot")).expect("a file");
+    let late = verdict();
+    assert!(late.damaged.is_empty() && late.replayable.is_empty(), "{late:?}");
+    assert!(late.to_string().ends_with("replayable      nothing"), "{late}");
+}
+
 #[test]
 fn what_is_not_there_is_said() {
     let folder = tempfile::tempdir().expect("a folder");
-    let args =
-        |from, to| InspectArgs { recording: folder.path().join("none"), from, to, events: true, json: false };
+    let none = folder.path().join("none");
+    let args = |from, to| InspectArgs { from, to, events: true, ..everything_of(&none) };
     assert_eq!(run(&args(2, 1)).expect_err("no range").exit(), Exit::Usage);
     let failure = run(&args(0, 1)).expect_err("no recording");
     assert_eq!(failure.exit(), Exit::Failed);
