@@ -100,7 +100,7 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
 
     let summary = Summary::read(&args.recording);
     let progress = Arc::new(Progress::default());
-    let batches = Batches::new(recording, segment);
+    let batches = Batches::new(recording, segment).up_to(args.to.map_or(Position(u64::MAX), Position));
     let replay = Replay::new(batches, Console { shown: !args.json }, args.verify, progress.clone());
     let replay = replay.past_stops();
     let started = Instant::now();

@@ -56,6 +56,8 @@ pub struct Batches<S = Recording> {
     segments: Vec<Segment>,
     /// The segment that is being read.
     present: Option<Segment>,
+    /// Behind this position nobody reads on.
+    last: Position,
     reader: Option<SegmentReader>,
     spare: Option<Batch>,
 }
@@ -100,7 +102,13 @@ impl<S: Segments> Batches<S> {
     pub fn new(recording: S, first: u64) -> Batches<S> {
         let newest_first = recording.list().iter().rev().copied();
         let segments = newest_first.take_while(|segment| segment.start.segment >= first).collect();
-        Batches { segments, present: None, recording, reader: None, spare: None }
+        Batches { segments, present: None, last: Position(u64::MAX), recording, reader: None, spare: None }
+    }
+
+    /// For who needs nothing behind position `last`: the log ends at a gap there.
+    #[must_use]
+    pub fn up_to(self, last: Position) -> Batches<S> {
+        Batches { last, ..self }
     }
 }
 
@@ -118,7 +126,8 @@ impl<S: Segments> History for Batches<S> {
             let Some(segment) = self.segments.pop() else { return Ok(None) };
             let gap = self.present.as_ref().and_then(|present| Gap::between(present, &segment));
             if let Some(gap) = gap {
-                return Err(gap.into());
+                self.segments.clear();
+                return if self.last <= gap.from { Ok(None) } else { Err(gap.into()) };
             }
             self.reader = Some(self.recording.read(segment.start.segment)?);
             self.present = Some(segment);
