@@ -23,7 +23,8 @@ pub fn echovisor() -> &'static Path {
 
 fn build() -> PathBuf {
     let mut command = cargo();
-    command.args(["build", "--package", "echovisor-tools", "--bin", "echovisor"]);
+    // Of the whole workspace, as the tests are built: another choice of packages would have its dependencies built anew.
+    command.args(["build", "--workspace", "--bin", "echovisor"]);
     command.args(["--message-format", "json-render-diagnostics"]);
     if !cfg!(debug_assertions) {
         command.arg("--release");
