@@ -39,7 +39,7 @@ pub enum Kept {
 
 /// How a node's snapshots are, for `status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshots {
+pub struct KeeperStatus {
     /// How many there are.
     pub count: usize,
     /// Bytes that they take on disk.
@@ -71,7 +71,7 @@ pub struct Keeper {
     /// Who waits for the next one.
     waiting: Vec<oneshot::Sender<Kept>>,
     /// How they are, as the thread sees it.
-    seen: Arc<Mutex<Snapshots>>,
+    seen: Arc<Mutex<KeeperStatus>>,
 }
 
 impl Keeper {
@@ -94,7 +94,7 @@ impl Keeper {
 
     /// How the snapshots are.
     #[must_use]
-    pub fn status(&self) -> Snapshots {
+    pub fn status(&self) -> KeeperStatus {
         lock(&self.seen).clone()
     }
 
@@ -153,7 +153,7 @@ impl Keeper {
 struct Writer {
     store: PageStore,
     keep: Keep,
-    seen: Arc<Mutex<Snapshots>>,
+    seen: Arc<Mutex<KeeperStatus>>,
 }
 
 impl Writer {
@@ -187,7 +187,7 @@ impl Writer {
         let bytes = snapshots.stored_bytes();
         let mut seen = lock(&self.seen);
         seen.count = snapshots.list().len();
-        seen.last = snapshots.list().last().copied();
+        seen.last = snapshots.list().iter().max_by_key(|manifest| manifest.order()).copied();
         seen.bytes = bytes.unwrap_or(seen.bytes);
     }
 
@@ -211,7 +211,7 @@ impl Writer {
     }
 }
 
-fn lock(seen: &Mutex<Snapshots>) -> MutexGuard<'_, Snapshots> {
+fn lock(seen: &Mutex<KeeperStatus>) -> MutexGuard<'_, KeeperStatus> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -261,11 +261,11 @@ mod tests {
     }
 
     /// Asks for a snapshot, and waits for what becomes of it.
-    async fn keep(keeper: &mut Keeper, position: u64) -> Kept {
+    async fn keep(keeper: &mut Keeper, position: u64, segment: u64) -> Kept {
         let (reply, kept) = oneshot::channel();
         keeper.want(reply);
         assert!(keeper.asks(Position(position)));
-        keeper.take(capture(position), 100 + position);
+        keeper.take(capture(position), segment);
         kept.await.unwrap()
     }
 
@@ -274,18 +274,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = PageStore::open(folder.path()).unwrap();
         let mut keeper = Keeper::new(store, Every::Positions(1000), Keep::default(), Position::BOOT);
-        assert_eq!(keeper.status(), Snapshots::default());
-        assert_eq!(keep(&mut keeper, 1).await, Kept::Written(Position(1)));
+        assert_eq!(keeper.status(), KeeperStatus::default());
+        assert_eq!(keep(&mut keeper, 5, 101).await, Kept::Written(Position(5)));
+        // After a time at another node the guest has come back to an earlier position.
+        assert_eq!(keep(&mut keeper, 1, 200).await, Kept::Written(Position(1)));
         let status = keeper.status();
         let last = status.last.unwrap();
-        assert_eq!((status.count, last.position, last.segment), (1, Position(1), 101));
+        assert_eq!((status.count, last.position, last.segment), (2, Position(1), 200));
         assert!(status.bytes > 0 && status.ended.is_none(), "{status:?}");
 
         let manifest = folder.path().join("manifests/00000000000000000002.snapshot.tmp");
         symlink("/dev/full", manifest).unwrap();
-        assert_eq!(keep(&mut keeper, 2).await, Kept::Failed);
+        assert_eq!(keep(&mut keeper, 2, 201).await, Kept::Failed);
         let status = keeper.status();
-        assert_eq!((status.count, status.last), (1, Some(last)));
+        assert_eq!((status.count, status.last), (2, Some(last)));
         assert!(status.ended.is_some_and(|why| why.starts_with("no space is left")));
         keeper.close();
     }

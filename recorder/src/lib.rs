@@ -22,7 +22,7 @@ pub use bell::Bell;
 pub use cadence::Cadence;
 pub use clock::HostClock;
 pub use journal::{Entry, FLUSH_AFTER, FLUSH_ALONE_AFTER, Journal, JournalReader};
-pub use keeper::{Every, Keeper, Kept, Snapshots};
+pub use keeper::{Every, Keeper, KeeperStatus, Kept};
 pub use live::{Live, LiveError};
 pub use reader::Reader;
 pub use recorder::{Ended, RecordError, Recorder, Request};

@@ -99,15 +99,14 @@ fn candidates<'a>(segments: &[Segment], all: &'a [Manifest], wanted: Wanted) -> 
         Wanted::First => {
             let at_boot = segments.first().is_none_or(|segment| segment.start.position == Position::BOOT);
             all.retain(|manifest| !at_boot || manifest.position == Position::BOOT);
-            all.sort_by_key(|manifest| manifest.segment);
+            all.sort_by_key(|manifest| manifest.order());
             all.truncate(1);
         }
         Wanted::Before(position) => {
             all.retain(|manifest| manifest.position <= position);
             all.reverse();
         }
-        // Not the one of the last position: where another node ran the guest for a while, it may have come back to an earlier one.
-        Wanted::Last => all.sort_by_key(|manifest| Reverse(manifest.segment)),
+        Wanted::Last => all.sort_by_key(|manifest| Reverse(manifest.order())),
     }
     all
 }

@@ -3,7 +3,7 @@
 use echovisor_event::{Digest, Position, Term};
 
 use super::door::Refused;
-use crate::Snapshots;
+use crate::KeeperStatus;
 
 /// A primary's state, for `status`.
 #[derive(Clone, Debug, Default)]
@@ -47,5 +47,5 @@ pub struct Status {
     /// Connections that did not become a secondary's.
     pub refused: Refused,
     /// The snapshots that it keeps, if it keeps any.
-    pub snapshots: Option<Snapshots>,
+    pub snapshots: Option<KeeperStatus>,
 }

@@ -50,6 +50,13 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Orders snapshots by when they were taken. That shows in the segment before it does in the position: after a time at another node the
+    /// guest may have come back to an earlier one.
+    #[must_use]
+    pub fn order(&self) -> (u64, Position) {
+        (self.segment, self.position)
+    }
+
     /// How many pages RAM has.
     #[must_use]
     pub fn pages(&self) -> usize {

@@ -63,8 +63,7 @@ impl PageStore {
     /// cannot be told from what nobody needs.
     pub fn retain(&mut self, keep: &Keep, now: u64) -> Result<Freed, StoreError> {
         let mut all = self.snapshots().list().to_vec();
-        // The age of a snapshot shows in its segment: after a time at another node the guest may have come back to an earlier position.
-        all.sort_by_key(|manifest| (manifest.segment, manifest.position));
+        all.sort_by_key(Manifest::order);
         let remove = |(place, manifest): (usize, &Manifest)| {
             let stays = keep.keeps(manifest, all.len() - 1 - place, now) || (keep.oldest && place == 0);
             (!stays).then_some(manifest.position)

@@ -122,7 +122,7 @@ pub fn of_secondary(status: &secondary::Status) -> Status {
     report
 }
 
-fn snapshots(kept: &echovisor_recorder::Snapshots) -> Snapshots {
+fn snapshots(kept: &echovisor_recorder::KeeperStatus) -> Snapshots {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     Snapshots {
         count: kept.count,

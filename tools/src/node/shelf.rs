@@ -85,7 +85,7 @@ impl Shelf {
     #[must_use]
     pub fn newest(&mut self) -> Option<Base> {
         let mut newest_first = self.snapshots.snapshots().list().to_vec();
-        newest_first.sort_by_key(|manifest| Reverse((manifest.segment, manifest.position)));
+        newest_first.sort_by_key(|manifest| Reverse(manifest.order()));
         let mut damaged = false;
         let base = newest_first.into_iter().find_map(|manifest| match self.content(&manifest) {
             Ok(base) => {
