@@ -234,7 +234,8 @@ impl KeepArgs {
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
 pub struct CheckpointArgs {
-    /// Compare the guest's whole state every so many positions, or after so much time in which the guest has run
+    /// Compare the guest's whole state after so much time in which the guest has run; or every so many positions, just there, for which
+    /// it stands still for longer
     #[arg(long, value_name = "POSITIONS|TIME", default_value = "1s")]
     pub checkpoint_every: Every,
 }
