@@ -5,7 +5,7 @@ use std::{
     fs,
 };
 
-use echovisor_event::{Digest, Position, limits::PAGE_SIZE};
+use echovisor_event::{Digest, Position};
 
 use super::{
     damage::Damage,
@@ -15,7 +15,7 @@ use super::{
     record::{self, Kind, PREFIX},
     snapshots::{Snapshots, level_lengths},
 };
-use crate::digest::hash;
+use crate::digest::of_zero_page;
 
 /// What a snapshot holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +37,11 @@ impl Snapshots {
     ///
     /// [`StoreError::Io`] if nothing can be read.
     pub fn shares(&self) -> Result<Vec<Result<Share, Box<Damage>>>, StoreError> {
-        let zero = hash(&[0; PAGE_SIZE]);
         let mut count = Count {
             snapshots: self,
             reader: Reader::new(self)?,
             objects: HashMap::new(),
-            zero,
+            zero: of_zero_page(),
             new_pages: 0,
         };
         let counted: Vec<_> =

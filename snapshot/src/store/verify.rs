@@ -5,7 +5,7 @@ use std::{
     ops::Range,
 };
 
-use echovisor_event::{Digest, Position, limits::PAGE_SIZE};
+use echovisor_event::{Digest, Position};
 
 use super::{
     damage::{Damage, DamageKind},
@@ -17,7 +17,7 @@ use super::{
     scan::{self, Found},
     snapshots::{Snapshots, level_lengths, pages_below},
 };
-use crate::digest::{FAN_OUT, hash};
+use crate::digest::{FAN_OUT, of_zero_page};
 
 impl Snapshots {
     /// Reads the whole store, and tells everything that is not what was written, with the snapshots and pages that need it.
@@ -42,7 +42,7 @@ impl Snapshots {
                 Found::Strange(offset, part, kind) => damaged(offset, part, kind),
             });
         }
-        let (good, lost, zero) = (HashSet::new(), HashMap::new(), hash(&[0; PAGE_SIZE]));
+        let (good, lost, zero) = (HashSet::new(), HashMap::new(), of_zero_page());
         let mut walk = Walk { snapshots: self, reader: Reader::new(self)?, whole, good, lost, zero };
         let mut manifests = Vec::new();
         for position in layout.positions()? {
