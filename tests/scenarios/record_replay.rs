@@ -94,7 +94,8 @@ fn counter_that_powers_itself_off() {
 #[test]
 fn spin() {
     scenario(|scene| {
-        let guest = Guest { name: "spin", arguments: "ip=10.0.0.2/24" };
+        let arguments = format!("ip=10.0.0.2/24 spin={}", size("ECHOVISOR_SPIN", 6_000_000));
+        let guest = Guest { name: "spin", arguments: arguments.leak() };
         record_and_replay(scene, guest, |lab, _| {
             let mut stream = lab.connect(7);
             let mut answers = BufReader::new(stream.try_clone().expect("a connection")).lines();
