@@ -2,12 +2,12 @@
 
 use echovisor_event::{
     Digest, Event, Nanos, Position, Stamped, Term,
-    limits::{BATCH_EVENTS_MAX, BATCH_PAYLOAD_MAX, BYTES_MAX, FRAME_MAX},
+    limits::{BATCH_EVENTS_MAX, BATCH_PAYLOAD_MAX, BYTES_MAX, FRAME_MAX, PAGE_SIZE},
 };
 
 use crate::{
-    limits::{BURST_EXTRA_RECORDS, BURST_PAYLOAD_MAX},
-    record::{Record, code},
+    limits::{BURST_EXTRA_RECORDS, BURST_PAYLOAD_MAX, DELTA_STATE_MAX},
+    record::{Cause, Record, code},
 };
 
 /// What the recorder knows when it closes a batch.
@@ -54,13 +54,13 @@ pub(crate) struct Entry {
     pub(crate) at: Position,
     pub(crate) code: u8,
     /// Length in the payload, bytes.
-    pub(crate) len: u16,
-    /// Nanoseconds of a clock or wall record, the checkpoint's position of a digest, else 0.
+    pub(crate) len: u32,
+    /// Nanoseconds of a clock or wall record, the checkpoint's position of a digest, a page's number, the number of a delta's
+    /// cause, else 0.
     pub(crate) number: u64,
 }
 
-const _: () = assert!(FRAME_MAX <= u16::MAX as usize);
-const _: () = assert!(BYTES_MAX <= u16::MAX as usize);
+const _: () = assert!(BATCH_PAYLOAD_MAX <= u32::MAX as usize);
 
 /// A record that does not fit in a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +84,14 @@ pub enum PushError {
         len: usize,
         /// The bound, bytes.
         max: usize,
+    },
+    /// A page is whole, or of zeros.
+    #[error("{len} bytes of a page at position {at}; a page has {PAGE_SIZE}, or none if it is zero")]
+    PartOfPage {
+        /// Where it was stamped.
+        at: Position,
+        /// Its length, bytes.
+        len: usize,
     },
     /// Positions never go back.
     #[error("a record at position {at} after one at position {last}")]
@@ -145,6 +153,8 @@ impl Batch {
             Record::Checkpoint => self.append(at, code::CHECKPOINT, 0, &[]),
             Record::Digest { of, .. } if of > at => Err(PushError::Backwards { at, last: of }),
             Record::Digest { of, digest } => self.append(at, code::DIGEST, of.0, &digest.0),
+            Record::Page { page, contents } => self.append(at, code::PAGE, page, contents),
+            Record::Delta { cause, state } => self.append(at, code::DELTA, cause as u64, state),
             Record::Stop => self.append(at, code::STOP, 0, &[]),
         }
     }
@@ -159,13 +169,16 @@ impl Batch {
             }
         }
         let max = longest(code).unwrap_or(0);
-        let Some(len) = u16::try_from(bytes.len()).ok().filter(|len| usize::from(*len) <= max) else {
+        if bytes.len() > max {
             return Err(PushError::TooLong { what: name(code), at, len: bytes.len(), max });
-        };
+        }
+        if code == code::PAGE && !matches!(bytes.len(), 0 | PAGE_SIZE) {
+            return Err(PushError::PartOfPage { at, len: bytes.len() });
+        }
         if self.entries.len() == BATCH_EVENTS_MAX || self.payload.len() + bytes.len() > BATCH_PAYLOAD_MAX {
             return Err(PushError::Full { records: self.entries.len(), bytes: self.payload.len() });
         }
-        self.entries.push(Entry { at, code, len, number });
+        self.entries.push(Entry { at, code, len: bytes.len() as u32, number });
         self.payload.extend_from_slice(bytes);
         Ok(())
     }
@@ -196,7 +209,7 @@ impl Batch {
         self.entries.len()
     }
 
-    /// Payload bytes of all records: frames, console and entropy bytes, digests.
+    /// Payload bytes of all records: frames, console and entropy bytes, digests, pages and states.
     #[must_use]
     pub fn payload_len(&self) -> usize {
         self.payload.len()
@@ -278,7 +291,7 @@ impl<'a> Iterator for Records<'a> {
 
     fn next(&mut self) -> Option<Stamped<Record<'a>>> {
         let entry = self.entries.next()?;
-        let (bytes, rest) = self.payload.split_at(usize::from(entry.len));
+        let (bytes, rest) = self.payload.split_at(entry.len as usize);
         self.payload = rest;
         let what = match entry.code {
             code::CLOCK => Record::Event(Event::Clock(Nanos(entry.number))),
@@ -290,6 +303,11 @@ impl<'a> Iterator for Records<'a> {
             code::DIGEST => Record::Digest {
                 of: Position(entry.number),
                 digest: Digest(bytes.try_into().expect("a digest is 32 bytes")),
+            },
+            code::PAGE => Record::Page { page: entry.number, contents: bytes },
+            code::DELTA => Record::Delta {
+                cause: Cause::from_number(entry.number).expect("a cause was pushed or checked"),
+                state: bytes,
             },
             code::STOP => Record::Stop,
             code => unreachable!("record code {code} was pushed or decoded without a check"),
@@ -311,6 +329,8 @@ pub(crate) fn longest(code: u8) -> Option<usize> {
         code::FRAME => Some(FRAME_MAX),
         code::CONSOLE | code::ENTROPY => Some(BYTES_MAX),
         code::DIGEST => Some(32),
+        code::PAGE => Some(PAGE_SIZE),
+        code::DELTA => Some(DELTA_STATE_MAX),
         _ => None,
     }
 }
@@ -325,6 +345,8 @@ pub(crate) fn name(code: u8) -> &'static str {
         code::ENTROPY => "entropy",
         code::CHECKPOINT => "checkpoint",
         code::DIGEST => "digest",
+        code::PAGE => "page",
+        code::DELTA => "delta",
         code::STOP => "stop",
         _ => "unknown record",
     }

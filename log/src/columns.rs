@@ -5,8 +5,9 @@ use rkyv::{Archive, Serialize};
 
 use crate::{
     batch::{self, Batch, Entry, Head, Mark},
-    flow::{self, FlowTable},
-    record::code,
+    flow::FlowTable,
+    pages::PageTable,
+    record::{Cause, code},
     varint,
 };
 
@@ -36,11 +37,21 @@ pub struct ColumnError {
     pub problem: &'static str,
 }
 
+/// What is carried from batch to batch, because the next one is coded against it.
+#[derive(Default)]
+pub(crate) struct Context {
+    pub(crate) flows: FlowTable,
+    pub(crate) pages: PageTable,
+    /// The virtual time of the last clock record.
+    pub(crate) clock: u64,
+}
+
 impl Columns {
-    /// Lays out a batch. `clock` is the virtual time of the last clock record before it, and is carried on.
+    /// Lays out a batch; `compares`: pages are coded against what is remembered of them.
     ///
     /// The caller has checked that positions and clock do not go back.
-    pub(crate) fn pack(&mut self, head: &Head, batch: &Batch, flows: &mut FlowTable, clock: &mut u64) {
+    pub(crate) fn pack(&mut self, head: &Head, batch: &Batch, context: &mut Context, compares: bool) {
+        let Context { flows, pages, clock } = context;
         self.clear();
         self.pack_head(head);
         let mut at = head.from;
@@ -49,7 +60,7 @@ impl Columns {
             self.codes.push(entry.code);
             varint::put(&mut self.steps, entry.at.0 - at.0);
             at = entry.at;
-            let (bytes, rest) = payload.split_at(usize::from(entry.len));
+            let (bytes, rest) = payload.split_at(entry.len as usize);
             payload = rest;
             match entry.code {
                 code::CLOCK => {
@@ -62,6 +73,12 @@ impl Columns {
                     self.payload.extend_from_slice(bytes);
                 }
                 code::FRAME => flows.split(bytes, self),
+                code::PAGE => pages.split(entry.number, bytes, compares, self),
+                code::DELTA => {
+                    varint::put(&mut self.numbers, entry.number);
+                    varint::put(&mut self.lengths, bytes.len() as u64);
+                    self.payload.extend_from_slice(bytes);
+                }
                 code::CONSOLE | code::ENTROPY => {
                     varint::put(&mut self.lengths, bytes.len() as u64);
                     self.payload.extend_from_slice(bytes);
@@ -101,7 +118,7 @@ pub(crate) struct Reader<'a> {
     pub(crate) headers: Column<'a>,
     pub(crate) flows: Column<'a>,
     pub(crate) lengths: Column<'a>,
-    numbers: Column<'a>,
+    pub(crate) numbers: Column<'a>,
     steps: Column<'a>,
     codes: &'a [u8],
     head: Column<'a>,
@@ -192,8 +209,7 @@ impl<'a> Reader<'a> {
         &mut self,
         head: &Head,
         batch: &mut Batch,
-        flows: &mut FlowTable,
-        clock: &mut u64,
+        context: &mut Context,
     ) -> Result<(), ColumnError> {
         if self.codes.len() > BATCH_EVENTS_MAX {
             return Err(ColumnError {
@@ -206,7 +222,7 @@ impl<'a> Reader<'a> {
         let mut at = head.from.0;
         for (record, code) in self.codes.iter().copied().enumerate() {
             self.record = record;
-            let result = self.take_record(code, &mut at, payload, flows, clock);
+            let result = self.take_record(code, &mut at, payload, context);
             let entry = result.map_err(|problem| self.locate(problem))?;
             if entry.at > head.mark.watermark {
                 return Err(self.locate(Problem("steps", "a position beyond the watermark")));
@@ -230,8 +246,7 @@ impl<'a> Reader<'a> {
         code: u8,
         at: &mut u64,
         payload: &mut Vec<u8>,
-        flows: &mut FlowTable,
-        clock: &mut u64,
+        Context { flows, pages, clock }: &mut Context,
     ) -> Result<Entry, Problem> {
         let max = batch::longest(code).ok_or(Problem("codes", "a code that this version does not know"))?;
         *at = at.checked_add(self.steps.number()?).ok_or(Problem("steps", "beyond every position"))?;
@@ -250,13 +265,20 @@ impl<'a> Reader<'a> {
                 payload.extend_from_slice(self.payload.bytes(max)?);
             }
             code::FRAME => flows.join(self, payload)?,
+            code::PAGE => number = pages.join(self, payload)?,
+            code::DELTA => {
+                number = self.numbers.number()?;
+                Cause::from_number(number).ok_or(Problem("numbers", "no delta has this cause"))?;
+                let len = self.lengths.length(max)?;
+                payload.extend_from_slice(self.payload.bytes(len)?);
+            }
             code::CONSOLE | code::ENTROPY => {
                 let len = self.lengths.length(max)?;
                 payload.extend_from_slice(self.payload.bytes(len)?);
             }
             _ => payload.extend_from_slice(self.payload.bytes(max)?),
         }
-        let len = (payload.len() - before) as u16;
+        let len = (payload.len() - before) as u32;
         Ok(Entry { at: Position(*at), code, len, number })
     }
 
@@ -264,9 +286,6 @@ impl<'a> Reader<'a> {
         ColumnError { column, record: self.record, problem }
     }
 }
-
-/// The longest frame fits the length that an entry holds.
-const _: () = assert!(flow::FRAME_LEN_MAX <= u16::MAX as usize);
 
 #[cfg(test)]
 mod tests;

@@ -13,11 +13,12 @@ mod columns;
 mod flow;
 pub mod limits;
 pub mod link;
+mod pages;
 mod record;
 pub mod store;
 mod varint;
 
 pub use batch::{Batch, Cursor, Head, Mark, PushError, Records};
-pub use codec::{DecodeError, Decoder, EncodeError, Encoded, Encoder, SegmentStart};
+pub use codec::{Compression, DecodeError, Decoder, EncodeError, Encoded, Encoder, SegmentStart};
 pub use columns::ColumnError;
-pub use record::Record;
+pub use record::{Cause, Record};

@@ -3,7 +3,9 @@
 
 use echovisor_event::{
     Digest,
-    limits::{ASK_MAX, BATCH_EVENTS_MAX, BATCH_PAYLOAD_MAX, BURST_MAX, FAN_OUT, FRAME_MAX, PAGE_SIZE},
+    limits::{
+        ASK_MAX, BATCH_EVENTS_MAX, BATCH_PAYLOAD_MAX, BURST_MAX, BYTES_MAX, FAN_OUT, FRAME_MAX, PAGE_SIZE,
+    },
 };
 
 /// Version of every format of this crate: the recording's files, the batches and the link. One number, because the
@@ -31,7 +33,16 @@ pub const BODY_MAX: usize = BATCH_DECODED_MAX + BATCH_DECODED_MAX / 128 + 1024;
 /// receiver knows the memory that a foreign stream can ask for.
 pub(crate) const WINDOW_LOG: u32 = 19;
 
+/// A machine's state besides RAM at the end of a delta, bytes: as [`STATE_MAX`], but it fits into a batch beside a position's
+/// other records.
+pub const DELTA_STATE_MAX: usize = 256 << 10;
+
+/// Pages whose contents both sides remember, so that of a page that is written again only the difference is sent: 32 MiB.
+pub(crate) const PAGES_REMEMBERED: usize = 8192;
+
 const _: () = assert!(BURST_PAYLOAD_MAX <= BATCH_PAYLOAD_MAX);
+const _: () =
+    assert!(DELTA_STATE_MAX + BURST_PAYLOAD_MAX + BURST_EXTRA_RECORDS * BYTES_MAX <= BATCH_PAYLOAD_MAX);
 const _: () = assert!(BURST_MAX + BURST_EXTRA_RECORDS <= BATCH_EVENTS_MAX);
 const _: () = assert!(BODY_MAX < u32::MAX as usize / 2);
 

@@ -3,8 +3,6 @@
 use echovisor_event::{Digest, Event, Position};
 
 /// One entry of the log; always used as `Stamped<Record>`.
-///
-/// A delta (changed pages and registers, where replay is impossible) will be a further variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
     /// An input of the guest.
@@ -19,8 +17,57 @@ pub enum Record<'a> {
         /// The state's digest there.
         digest: Digest,
     },
+    /// The contents of a page, as the [`Record::Delta`] behind it at the same position puts them there. One of zeros has none.
+    Page {
+        /// The page's number.
+        page: u64,
+        /// What it holds: a page, or nothing.
+        contents: &'a [u8],
+    },
+    /// Ends a delta: the machine goes from this position to that of `state`, not by execution but by taking over the pages before
+    /// it and then this state.
+    Delta {
+        /// Why there is one.
+        cause: Cause,
+        /// All of the machine's state besides RAM, as bytes.
+        state: &'a [u8],
+    },
     /// The operator stopped the guest: the log ends here on purpose. The last record of its segment.
     Stop,
+}
+
+/// Why a delta was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Cause {
+    /// The guest made no exit for too long.
+    Quantum = 0,
+    /// An epoch was over.
+    Epoch = 1,
+    /// The guest had made an output.
+    Output = 2,
+    /// The log had to reach the guest's position: for a checkpoint, a capture, the end.
+    Checkpoint = 3,
+}
+
+impl Cause {
+    /// All causes, in the order of their numbers.
+    pub const ALL: [Cause; 4] = [Cause::Quantum, Cause::Epoch, Cause::Output, Cause::Checkpoint];
+
+    /// What it is called.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::Quantum => "quantum",
+            Cause::Epoch => "epoch",
+            Cause::Output => "output",
+            Cause::Checkpoint => "checkpoint",
+        }
+    }
+
+    pub(crate) fn from_number(number: u64) -> Option<Cause> {
+        Cause::ALL.get(usize::try_from(number).ok()?).copied()
+    }
 }
 
 /// What a record is, by its number in the log. Events carry the code of their
@@ -36,4 +83,6 @@ pub(crate) mod code {
     pub(crate) const CHECKPOINT: u8 = 32;
     pub(crate) const STOP: u8 = 33;
     pub(crate) const DIGEST: u8 = 34;
+    pub(crate) const PAGE: u8 = 35;
+    pub(crate) const DELTA: u8 = 36;
 }

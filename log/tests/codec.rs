@@ -4,10 +4,10 @@ mod synthetic;
 
 use echovisor_event::{
     Digest, Event, Nanos, Position, Term,
-    limits::{BATCH_EVENTS_MAX, BATCH_PAYLOAD_MAX, BURST_MAX, BYTES_MAX, FRAME_MAX},
+    limits::{BATCH_EVENTS_MAX, BATCH_PAYLOAD_MAX, BURST_MAX, BYTES_MAX, FRAME_MAX, PAGE_SIZE},
 };
 use echovisor_log::{
-    Batch, Cursor, DecodeError, Decoder, EncodeError, Encoder, Mark, PushError, Record, SegmentStart,
+    Batch, Cause, Cursor, DecodeError, Decoder, EncodeError, Encoder, Mark, PushError, Record, SegmentStart,
     limits::BODY_MAX,
 };
 use proptest::{collection::vec, prelude::*};
@@ -26,6 +26,9 @@ enum Spec {
     Checkpoint,
     /// Of a checkpoint so many positions before.
     Digest(u64, [u8; 32]),
+    /// One of few pages, of zeros but for these bytes.
+    Page(u64, Vec<(usize, u8)>),
+    Delta(usize, Vec<u8>),
 }
 
 fn spec() -> impl Strategy<Value = Spec> {
@@ -38,6 +41,8 @@ fn spec() -> impl Strategy<Value = Spec> {
         1 => vec(any::<u8>(), 0..20).prop_map(Spec::Entropy),
         1 => Just(Spec::Checkpoint),
         1 => (0u64..100, any::<[u8; 32]>()).prop_map(|(behind, digest)| Spec::Digest(behind, digest)),
+        4 => (0u64..5, vec((0..PAGE_SIZE, any::<u8>()), 0..40)).prop_map(|(page, bytes)| Spec::Page(page, bytes)),
+        1 => (0..Cause::ALL.len(), vec(any::<u8>(), 0..200)).prop_map(|(cause, state)| Spec::Delta(cause, state)),
     ]
 }
 
@@ -57,6 +62,7 @@ fn record(specs: &[BatchSpec], mut use_batch: impl FnMut(&Batch, Mark)) {
         for (steps, spec) in records {
             at = Position(at.0 + steps);
             let frame;
+            let mut page = [0; PAGE_SIZE];
             let record = match spec {
                 Spec::Clock(delta) => {
                     clock += delta;
@@ -78,6 +84,13 @@ fn record(specs: &[BatchSpec], mut use_batch: impl FnMut(&Batch, Mark)) {
                 Spec::Digest(behind, digest) => {
                     Record::Digest { of: Position(at.0.saturating_sub(*behind)), digest: Digest(*digest) }
                 }
+                Spec::Page(number, bytes) => {
+                    bytes.iter().for_each(|(at, byte)| page[*at] = *byte);
+                    let contents = if bytes.is_empty() { &[][..] } else { &page };
+                    // Some have their place in what is remembered in common.
+                    Record::Page { page: number << 12, contents }
+                }
+                Spec::Delta(cause, state) => Record::Delta { cause: Cause::ALL[*cause], state },
             };
             batch.push(at, record).unwrap();
         }
@@ -195,6 +208,11 @@ fn check(batch: &Batch, from: Position, watermark: Position) {
                 assert!(of <= record.at);
                 payload += 32;
             }
+            Record::Page { contents, .. } => {
+                assert!(matches!(contents.len(), 0 | PAGE_SIZE));
+                payload += contents.len();
+            }
+            Record::Delta { state, .. } => payload += state.len(),
             Record::Event(Event::Wall(_)) | Record::Checkpoint | Record::Stop => {}
         }
     }

@@ -8,9 +8,9 @@ mod synthetic;
 
 use std::{fs, path::PathBuf};
 
-use echovisor_event::{Digest, Event, Nanos, NodeId, Position, Term, VmId};
+use echovisor_event::{Digest, Event, Nanos, NodeId, Position, Term, VmId, limits::PAGE_SIZE};
 use echovisor_log::{
-    Batch, Encoder, Mark, Record, SegmentStart, arbiter,
+    Batch, Cause, Encoder, Mark, Record, SegmentStart, arbiter,
     limits::VERSION,
     link::{
         Ack, Diverged, Fingerprint, HandOver, Heartbeat, Hello, Link, Message, Ready, Refuse, RefuseCode,
@@ -49,6 +49,9 @@ fn header() -> Header {
 fn batches() -> Vec<(Batch, Mark)> {
     let mut clients = Clients::new(2, Value::Digits, true);
     let requests: Vec<_> = (0..8).map(|_| clients.frame()).collect();
+    let mut again = [0x77; PAGE_SIZE];
+    again[100] = 1;
+    let again = &again;
     let records = [
         vec![
             Record::Event(Event::Wall(1_700_000_000_000_000_000)),
@@ -59,6 +62,14 @@ fn batches() -> Vec<(Batch, Mark)> {
         ],
         vec![],
         requests.iter().map(|frame| Record::Event(Event::Frame(frame))).collect(),
+        vec![
+            Record::Page { page: 7, contents: &[0x77; PAGE_SIZE] },
+            Record::Page { page: 9, contents: &[] },
+            Record::Delta { cause: Cause::Quantum, state: b"opaque" },
+            Record::Page { page: 7, contents: again },
+            Record::Page { page: 9, contents: &[] },
+            Record::Delta { cause: Cause::Epoch, state: b"opaque" },
+        ],
         vec![
             Record::Event(Event::Clock(Nanos(2_500_000))),
             Record::Checkpoint,

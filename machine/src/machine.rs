@@ -23,6 +23,7 @@ use crate::{
 pub struct Machine<C> {
     cpu: C,
     memory: Memory,
+    config: DevicesConfig,
     devices: Devices,
     clock: Nanos,
     position: Position,
@@ -43,7 +44,7 @@ enum Stage {
     Single,
     /// The instruction is complete.
     Complete,
-    /// The guest was called out while it ran: between two exits, where nothing can be delivered.
+    /// The guest was called out while it ran: between two exits, behind a complete instruction that no position names.
     Inside,
 }
 
@@ -52,7 +53,8 @@ enum Stage {
 pub enum Stop {
     /// The world answered [`Next::Pause`]. The machine stands at a boundary.
     Paused,
-    /// The processor was kicked in the middle of the guest's code. To run the machine again goes on there.
+    /// The processor was kicked in the middle of the guest's code. To run the machine again goes on there; [`Machine::jump`] makes
+    /// a position of it.
     Kicked,
     /// The guest powered itself off with this exit code.
     PoweredOff(u32),
@@ -115,6 +117,7 @@ impl<C: Cpu> Machine<C> {
         Machine {
             cpu,
             memory,
+            config: *config,
             devices: Devices::new(config),
             clock: Nanos::ZERO,
             position: Position::BOOT,
@@ -139,6 +142,7 @@ impl<C: Cpu> Machine<C> {
         cpu.restore(&state.cpu)?;
         Ok(Machine {
             cpu,
+            config: *config,
             devices: Devices::restore(config, &state.devices, &memory)?,
             memory,
             clock: state.clock,
@@ -173,19 +177,30 @@ impl<C: Cpu> Machine<C> {
         })
     }
 
-    /// Replaces the state besides RAM. The machine must stand at a boundary.
+    /// Replaces the state besides RAM. The machine must stand at a boundary, and RAM must hold already what belongs to the state.
     ///
     /// # Errors
     /// If the state is invalid or belongs to another kind of machine; this one is of no use then.
-    pub fn overwrite(&mut self, config: &DevicesConfig, state: &MachineState) -> Result<(), RestoreError> {
+    pub fn overwrite(&mut self, state: &MachineState) -> Result<(), RestoreError> {
         self.cpu.restore(&state.cpu)?;
-        self.devices = Devices::restore(config, &state.devices, &self.memory)?;
+        self.devices = Devices::restore(&self.config, &state.devices, &self.memory)?;
         self.clock = state.clock;
         self.position = state.position;
         self.trail = state.trail;
         self.idle = state.idle;
         self.powered_off = state.powered_off;
         Ok(())
+    }
+
+    /// Makes a position of where the guest is, after [`Stop::Kicked`] or [`Stop::Paused`]: one that no execution leads to, so that
+    /// a replay must be given the state here.
+    ///
+    /// # Panics
+    /// If an instruction is not complete here.
+    pub fn jump(&mut self) {
+        assert!(matches!(self.stage, Stage::Inside | Stage::Complete), "in the middle of an instruction");
+        self.position = self.position.next();
+        self.stage = Stage::Complete;
     }
 
     /// Runs the guest in `world` until something stops it.

@@ -394,7 +394,7 @@ fn a_guest_that_loops_can_be_called_out_and_goes_on() {
     let (memory, kicker) = (machine.memory().clone(), machine.cpu().kicker());
     for _ in 0..5 {
         let before = peek(&memory, DATA + 8);
-        let (memory, kicker) = (memory.clone(), kicker.clone());
+        let (memory, kicker) = (memory.clone(), machine.cpu().kicker());
         let kicking = thread::spawn(move || {
             wait_for("the guest to loop", || peek(&memory, DATA + 8) > before);
             kicker.kick();

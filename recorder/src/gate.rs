@@ -199,6 +199,12 @@ impl Gate {
         !self.lock().held.is_empty()
     }
 
+    /// Waits until no effect waits, or nothing may leave any more; for at most `patience`.
+    pub fn wait_until_empty(&self, patience: Duration) {
+        let wait = self.room.wait_timeout_while(self.lock(), patience, |inner| !inner.held.is_empty());
+        drop(wait.unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// The position up to which every effect has left, if the guest stands at `now`.
     #[must_use]
     pub fn released(&self, now: Position) -> Position {

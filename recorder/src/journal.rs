@@ -40,6 +40,10 @@ pub struct Journal {
     flushed: Option<Position>,
     /// When the batch came to be waited for: its first record, or an effect.
     opened: Option<Instant>,
+    /// The log consists of deltas: events are not written.
+    omits_events: bool,
+    /// There were some since the log came to where it ends.
+    omitted: bool,
 }
 
 /// The reading end.
@@ -90,6 +94,8 @@ impl Journal {
             mark: Mark::default(),
             flushed: None,
             opened: None,
+            omits_events: false,
+            omitted: false,
         }
     }
 
@@ -99,11 +105,26 @@ impl Journal {
         self.sender.is_some()
     }
 
+    /// Leaves events out from now on, because the log consists of deltas.
+    pub fn omit_events(&mut self, omit: bool) {
+        self.omits_events = omit;
+    }
+
+    /// Whether events were left out since the guest [arrived](Journal::arrived) where the log ends.
+    #[must_use]
+    pub fn has_omitted(&self) -> bool {
+        self.omitted
+    }
+
     /// Writes an event that happened at `at`. No allocation, no system call.
     ///
     /// # Errors
     /// If the batch is full; flush it before each position where [`Journal::is_full`].
     pub fn event(&mut self, at: Position, event: Event<'_>) -> Result<(), PushError> {
+        if self.omits_events {
+            self.omitted = true;
+            return Ok(());
+        }
         self.push(at, Record::Event(event))
     }
 
@@ -128,6 +149,7 @@ impl Journal {
 
     /// The guest has come to `at`: nothing more will happen before it.
     pub fn arrived(&mut self, at: Position, trail: u64) {
+        self.omitted = false;
         self.mark.watermark = at;
         self.mark.trail = trail;
         self.mark.trail_at = at;

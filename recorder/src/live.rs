@@ -11,7 +11,7 @@ use echovisor_event::{
     Effect, Event, Nanos, Position,
     limits::{BURST_MAX, BYTES_MAX, FRAME_MAX},
 };
-use echovisor_log::PushError;
+use echovisor_log::{Cause, PushError};
 use echovisor_machine::{Effects, Here, Next, World};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -23,8 +23,10 @@ use crate::{
     clock::HostClock,
     gate::Gate,
     journal::Journal,
+    policy::Policy,
     port::Port,
     signals::Signals,
+    ticker::Ticker,
 };
 
 /// A guest that does not idle sees its clock move this often, where it makes exits at all.
@@ -32,6 +34,9 @@ const BUSY_TICK: Duration = Duration::from_millis(10);
 
 /// Longest wait in one system call; the conversions to its argument are safe up to here.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
+
+/// How soon somebody who asks is heard while the guest stands still for an output to leave.
+const ASKED: Duration = Duration::from_millis(5);
 
 /// Why the live world has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +60,16 @@ pub struct Live {
     journal: Journal,
     signals: Arc<Signals>,
     clock: HostClock,
+    policy: Policy,
+    /// Calls the guest out.
+    ticker: Option<Ticker>,
+    /// The log consists of deltas, and somebody reads it: when this epoch ends.
+    ships: Option<Instant>,
+    /// The guest has made an output since the last delta.
+    output: bool,
+
+    /// The guest stands at a position of no exit of its own, where everything that is there is delivered.
+    jumped: bool,
     /// `None` for no checkpoints.
     cadence: Option<Cadence>,
     due: Due,
@@ -108,6 +123,11 @@ impl Live {
             journal,
             signals,
             clock,
+            policy: Policy::default(),
+            ticker: None,
+            ships: None,
+            output: false,
+            jumped: false,
             cadence,
             due,
             here: Progress::default(),
@@ -130,6 +150,15 @@ impl Live {
     #[must_use]
     pub fn tell_wall(mut self) -> Live {
         self.greeting = Some(Greeting::Wall);
+        self
+    }
+
+    /// Writes the log by this policy, with the guest called out by `ticker` where that needs it.
+    #[must_use]
+    pub fn under(mut self, policy: Policy, ticker: Ticker) -> Live {
+        self.policy = policy;
+        self.journal.omit_events(!policy.logs_events());
+        self.ticker = Some(ticker);
         self
     }
 
@@ -184,6 +213,66 @@ impl Live {
         self.due = Due::after(self.cadence, position, self.signals.busy.load(Ordering::Relaxed));
     }
 
+    /// What the log is made of.
+    pub(crate) fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Whether the log consists of deltas, which somebody reads. Then it ends where the last one leads to.
+    pub(crate) fn is_shipping(&self) -> bool {
+        self.ships.is_some()
+    }
+
+    /// The log consists of deltas from here on; or nobody needs them any more.
+    pub(crate) fn ships(&mut self, ships: bool) {
+        self.ships = ships.then(|| Instant::now() + self.policy.patience());
+        self.output = false;
+    }
+
+    /// A delta was written.
+    pub(crate) fn shipped(&mut self) {
+        self.output = false;
+        self.next_epoch(Instant::now());
+    }
+
+    /// If the epoch is over, the next one has begun; and so for all in which nothing has happened.
+    fn next_epoch(&mut self, now: Instant) {
+        if let (Policy::Checkpoint { epoch }, Some(end)) = (self.policy, &mut self.ships) {
+            let over = now.saturating_duration_since(*end).as_nanos();
+            if now >= *end {
+                *end = now + epoch - Duration::from_nanos((over % epoch.as_nanos().max(1)) as u64);
+            }
+        }
+    }
+
+    /// Why a delta is due where the guest stands, if one is.
+    pub(crate) fn delta_due(&self, position: Position) -> Option<Cause> {
+        match self.policy {
+            Policy::Replay { .. } => None,
+            Policy::Checkpoint { .. } => {
+                self.epoch_left(position).filter(Duration::is_zero).map(|_| Cause::Epoch)
+            }
+            Policy::Kemari => (self.lags(position) && self.output).then_some(Cause::Output),
+        }
+    }
+
+    /// How long the epoch goes on, if there is anything for a delta at its end.
+    fn epoch_left(&self, position: Position) -> Option<Duration> {
+        let end = self.ships.filter(|_| self.lags(position))?;
+        matches!(self.policy, Policy::Checkpoint { .. })
+            .then(|| end.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether the machine's state at `position` is another one than the log's last delta leads to.
+    pub(crate) fn lags(&self, position: Position) -> bool {
+        self.is_shipping() && (self.journal.has_omitted() || position > self.journal.watermark())
+    }
+
+    /// The guest was called out, and stands where it made no exit.
+    pub(crate) fn jumped(&mut self) {
+        self.jumped = true;
+    }
+
     /// How long the machine took to pause: to complete an instruction.
     pub(crate) fn paused(&mut self) -> Duration {
         self.pausing.take().map_or(Duration::ZERO, |since| since.elapsed())
@@ -201,9 +290,15 @@ impl Live {
 
     fn arrive(&mut self, here: &Here) {
         if self.here.position != Some(here.position) {
-            self.here = Progress { position: Some(here.position), ..Progress::default() };
-            self.journal.arrived(here.position, here.trail);
+            let frame = self.here.frame.take();
+            self.here = Progress { position: Some(here.position), frame, ..Progress::default() };
+            if !self.is_shipping() {
+                self.journal.arrived(here.position, here.trail);
+            }
             self.signals.position.store(here.position.0, Ordering::Relaxed);
+            if let Some(ticker) = &self.ticker {
+                ticker.leave();
+            }
             if let Some(entered) = self.entered.take() {
                 self.signals.busy.fetch_add(entered.elapsed().as_nanos() as u64, Ordering::Relaxed);
             }
@@ -225,6 +320,9 @@ impl Live {
                 return Ok(false);
             }
             let mut timeout = deadline.since(now);
+            if let Some(left) = self.epoch_left(here.position) {
+                timeout = timeout.min(left);
+            }
             if let Some(due) = self.flush_due() {
                 let due = due.saturating_duration_since(Instant::now());
                 if due.is_zero() {
@@ -285,7 +383,7 @@ impl Live {
         !self.typed.is_empty() && here.console_wanted > 0 && !self.here.typed
     }
 
-    /// Logs an event and gives it to the guest.
+    /// Logs the time and tells the guest.
     fn clock(&mut self, here: &Here) -> Result<Next<'_>, LiveError> {
         self.here.told = true;
         let event = Event::Clock(self.clock.now().max(here.clock));
@@ -340,28 +438,48 @@ impl Live {
     fn enter(&mut self) -> Next<'_> {
         let now = Instant::now();
         self.entered = Some(now);
+        self.jumped = false;
+        self.next_epoch(now);
+        if let Some(ticker) = &self.ticker {
+            let epoch = self.ships.filter(|_| matches!(self.policy, Policy::Checkpoint { .. }));
+            ticker.enter(epoch.unwrap_or(now + self.policy.patience()));
+        }
         if self.journal.is_full() || self.flush_due().is_some_and(|due| due <= now) {
             self.flush();
         }
         Next::Enter
     }
 
+    /// Whether the guest is to stand still until somebody says otherwise.
+    fn waits(&self) -> bool {
+        self.signals.throttle.load(Ordering::Acquire) || self.signals.hold.load(Ordering::Acquire)
+    }
+
+    /// Whether it is to stand still until what it has said has left.
+    fn waits_for_release(&self) -> bool {
+        self.policy == Policy::Kemari && self.is_shipping() && !self.output && self.gate.holds()
+    }
+
     /// Answers the bell; waits while the secondary is behind. Whether the machine should pause.
     fn wants_pause(&mut self, here: &Here) -> bool {
-        let waits = |signals: &Signals| {
-            signals.throttle.load(Ordering::Acquire) || signals.hold.load(Ordering::Acquire)
-        };
-        while self.signals.bell.is_rung() || waits(&self.signals) {
+        while self.signals.bell.is_rung() || self.waits() || self.waits_for_release() {
             self.signals.bell.answer();
-            if self.signals.pause.load(Ordering::Acquire) || !waits(&self.signals) {
+            let waits = self.waits();
+            if self.signals.pause.load(Ordering::Acquire) || !(waits || self.waits_for_release()) {
                 break;
             }
             if self.journal.is_dirty() {
                 self.flush();
             }
-            let _ = self.sleep(false, Duration::from_millis(100));
+            if waits {
+                let _ = self.sleep(false, Duration::from_millis(100));
+            } else {
+                self.gate.wait_until_empty(ASKED);
+            }
         }
-        let wanted = self.signals.pause.load(Ordering::Acquire) || self.checkpoint_due(here.position);
+        let wanted = self.signals.pause.load(Ordering::Acquire)
+            || self.delta_due(here.position).is_some()
+            || self.checkpoint_due(here.position);
         if wanted {
             self.pausing.get_or_insert_with(Instant::now);
         }
@@ -372,7 +490,10 @@ impl Live {
 impl Effects for Live {
     fn effect(&mut self, at: Position, effect: Effect<'_>) {
         self.gate.pass(at, effect);
-        self.journal.touch();
+        self.output = true;
+        if self.policy.logs_events() {
+            self.journal.touch();
+        }
     }
 }
 
@@ -389,6 +510,7 @@ impl World for Live {
         }
         match here.idle {
             Some(deadline) => self.idle(here, deadline),
+            None if self.jumped => self.idle(here, Nanos::ZERO),
             None if self.here.told || self.clock.now().since(here.clock) < BUSY_TICK => Ok(self.enter()),
             None if here.boundary => self.clock(here),
             None => Ok(Next::Complete),

@@ -45,8 +45,8 @@ pub type RecordError = RunError<LiveError>;
 
 /// A machine in the live world.
 pub struct Recorder<C> {
-    machine: Machine<C>,
-    live: Live,
+    pub(crate) machine: Machine<C>,
+    pub(crate) live: Live,
     requests: flume::Receiver<Request>,
     /// What was asked for while the guest stood still.
     deferred: VecDeque<Request>,
@@ -59,6 +59,8 @@ pub struct Recorder<C> {
     wanted: VecDeque<Purpose>,
     /// Knows what has changed since the last snapshot.
     keeper: Option<Consumer>,
+    /// Knows what has changed since the last delta or checkpoint: what one lacks who stands there.
+    pub(crate) changed: Option<Consumer>,
 }
 
 impl<C: Cpu> Recorder<C> {
@@ -79,6 +81,7 @@ impl<C: Cpu> Recorder<C> {
             reading: false,
             wanted: VecDeque::new(),
             keeper: None,
+            changed: None,
         }
     }
 
@@ -101,6 +104,7 @@ impl<C: Cpu> Recorder<C> {
     }
 
     fn run_to_end(&mut self) -> Result<Ended, RecordError> {
+        self.begin_log()?;
         loop {
             match self.machine.run(&mut self.live)? {
                 Stop::Paused => {
@@ -108,7 +112,7 @@ impl<C: Cpu> Recorder<C> {
                         return Ok(Ended::Stopped);
                     }
                 }
-                Stop::Kicked => {}
+                Stop::Kicked => self.called_out()?,
                 Stop::PoweredOff(code) => return self.end().map(|()| Ended::PoweredOff(code)),
                 Stop::Crashed(crash) => return self.end().map(|()| Ended::Crashed(crash)),
             }
@@ -132,6 +136,9 @@ impl<C: Cpu> Recorder<C> {
                 Request::Resume => {}
                 Request::Stop => return self.stop().map(|()| true),
             }
+        }
+        if let Some(cause) = self.live.delta_due(self.machine.position()) {
+            self.delta(cause)?;
         }
         let mut noted = false;
         match self.reader.done() {
@@ -209,6 +216,7 @@ impl<C: Cpu> Recorder<C> {
 
     /// Ends a round that is done, with a checkpoint here, whose digest is not known yet.
     fn finish(&mut self, round: Round, pause: Pause) -> Result<(Undigested, Option<Captured>), RecordError> {
+        self.reach()?;
         let Finished { checkpoint, captured, keeper } = round.finish(&mut self.machine, pause)?;
         if keeper.is_some() {
             self.keeper = keeper;
@@ -300,6 +308,7 @@ impl<C: Cpu> Recorder<C> {
     }
 
     fn checkpoint_at_once(&mut self) -> Result<Digest, RecordError> {
+        self.reach()?;
         let account = match &mut self.account {
             Some(account) => account,
             none => none.insert(Account::new(&mut self.machine)?),
@@ -317,8 +326,11 @@ impl<C: Cpu> Recorder<C> {
     /// Writes down what is at this position.
     fn write(&mut self, record: Record<'_>) -> Result<(), RecordError> {
         let (at, trail) = (self.machine.position(), self.machine.trail().0);
+        let shipping = self.live.is_shipping();
         let journal = self.live.journal();
-        journal.arrived(at, trail);
-        journal.push(at, record).map_err(|error| RunError::World(error.into()))
+        if !shipping {
+            journal.arrived(at, trail);
+        }
+        journal.push(journal.watermark(), record).map_err(|error| RunError::World(error.into()))
     }
 }

@@ -18,13 +18,19 @@ pub struct Signals {
     pub throttle: AtomicBool,
     /// The guest is not to start before it is protected.
     pub hold: AtomicBool,
+    /// Nobody keeps the log or follows it: deltas need not be written.
+    pub unread: AtomicBool,
     /// The position where the machine stands, for `status`.
     pub position: AtomicU64,
     /// Frame bytes that the guest has received.
     pub received: AtomicU64,
     /// How long the guest has run, without its sleep, nanoseconds.
     pub busy: AtomicU64,
-    /// How long it stood still when it last had to, for a checkpoint, a capture or what leads to them, nanoseconds.
+    /// Deltas that were written.
+    pub deltas: AtomicU64,
+    /// Pages in them.
+    pub delta_pages: AtomicU64,
+    /// How long it stood still when it last had to, for a delta, a checkpoint, a capture or what leads to them, nanoseconds.
     pub pause_last: AtomicU64,
     /// The longest that it had to stand still, nanoseconds.
     pub pause_longest: AtomicU64,
@@ -41,9 +47,12 @@ impl Signals {
             pause: AtomicBool::new(false),
             throttle: AtomicBool::new(false),
             hold: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
             position: AtomicU64::new(0),
             received: AtomicU64::new(0),
             busy: AtomicU64::new(0),
+            deltas: AtomicU64::new(0),
+            delta_pages: AtomicU64::new(0),
             pause_last: AtomicU64::new(0),
             pause_longest: AtomicU64::new(0),
         })

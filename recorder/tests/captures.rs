@@ -106,7 +106,7 @@ impl Guest {
                         Record::Checkpoint => self.seen.checkpoint = Some(record.at),
                         Record::Digest { of, digest } => drop(self.seen.digests.insert(of, digest)),
                         Record::Stop => self.seen.stopped = true,
-                        Record::Event(_) => {}
+                        Record::Event(_) | Record::Page { .. } | Record::Delta { .. } => {}
                     }
                 }
                 self.seen.watermark = mark.watermark;

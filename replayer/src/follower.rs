@@ -18,6 +18,7 @@ use echovisor_machine::{
 use echovisor_snapshot::{RunningDigest, state_digest};
 
 use crate::{
+    delta::DeltaError,
     history::History,
     replay::{Due, Replay, ReplayError, Witness},
     rewind::{Rewind, Rewindable},
@@ -81,6 +82,7 @@ impl<E: std::error::Error> FollowError<E> {
 pub struct Progress {
     executed: AtomicU64,
     checkpoints: AtomicU64,
+    jumps: AtomicU64,
     released: AtomicU64,
     last: Mutex<Option<(Position, Digest)>>,
 }
@@ -94,6 +96,11 @@ impl Progress {
     /// Checkpoints compared, all equal.
     pub fn checkpoints(&self) -> u64 {
         self.checkpoints.load(Ordering::Relaxed)
+    }
+
+    /// Deltas that the machine has taken over.
+    pub fn jumps(&self) -> u64 {
+        self.jumps.load(Ordering::Relaxed)
     }
 
     /// The last checkpoint.
@@ -115,6 +122,10 @@ impl Progress {
         self.executed.store(position.0, Ordering::Relaxed);
     }
 
+    fn jump(&self) {
+        self.jumps.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn checkpoint(&self, at: Position, digest: Digest) {
         self.checkpoints.fetch_add(1, Ordering::Relaxed);
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((at, digest));
@@ -131,7 +142,7 @@ pub struct Follower<C, H, W> {
     /// What to go back to.
     verified: Option<Verified>,
     /// Faults to be made, for tests.
-    spoils: Option<(flume::Receiver<Spoil>, DevicesConfig)>,
+    spoils: Option<flume::Receiver<Spoil>>,
 }
 
 /// How the state's digest is computed at a checkpoint.
@@ -146,7 +157,7 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
     /// Follows `replay` with `machine`, which must stand where the log begins. Each checkpoint reads all of RAM, so that it
     /// relies on nobody's account of what has changed.
     pub fn new(machine: Machine<C>, mut replay: Replay<H, W>) -> Self {
-        replay.begin(machine.clock());
+        replay.begin(machine.clock(), machine.memory().pages());
         Follower { machine, replay, digest: StateDigest::Whole, pending: None, verified: None, spoils: None }
     }
 
@@ -166,10 +177,10 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
         Ok(self)
     }
 
-    /// Makes the faults that come in, in a machine with this configuration, behind the next checkpoint. For tests only.
+    /// Makes the faults that come in, behind the next checkpoint. For tests only.
     #[must_use]
-    pub fn spoilt_by(mut self, spoils: flume::Receiver<Spoil>, config: DevicesConfig) -> Self {
-        self.spoils = Some((spoils, config));
+    pub fn spoilt_by(mut self, spoils: flume::Receiver<Spoil>) -> Self {
+        self.spoils = Some(spoils);
         self
     }
 
@@ -188,6 +199,7 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
                 Stop::Paused => match self.replay.due() {
                     Some(Due::Checkpoint) => self.checkpoint()?,
                     Some(Due::Digest(at, expected)) => self.compare(at, expected)?,
+                    Some(Due::Delta) => self.jump()?,
                     Some(Due::Stop) => return Ok(Reached::Stopped),
                     Some(Due::Reached) => return Ok(Reached::Position),
                     Some(Due::LogEnds) | None => return Ok(Reached::LogEnds),
@@ -219,6 +231,16 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
         Ok(())
     }
 
+    /// Takes over the state to which the log leads here.
+    fn jump(&mut self) -> Result<(), FollowError<H::Error>> {
+        let at = self.machine.position();
+        let state = self.replay.delta(at, self.machine.memory()).map_err(RunError::World)?;
+        let taken = self.machine.overwrite(&state).map_err(DeltaError::from);
+        taken.map_err(|source| RunError::World(ReplayError::Delta { at, source }))?;
+        self.replay.progress().jump();
+        Ok(())
+    }
+
     /// Computes the digest of the state here.
     fn checkpoint(&mut self) -> Result<(), FollowError<H::Error>> {
         let found = match &mut self.digest {
@@ -233,9 +255,9 @@ impl<C: Cpu, H: History, W: Witness> Follower<C, H, W> {
             verified.stage(&mut self.machine, self.replay.clock())?;
             self.replay.mark();
         }
-        if let Some((spoils, config)) = &self.spoils {
+        if let Some(spoils) = &self.spoils {
             for spoil in spoils.try_iter() {
-                spoil.apply(&mut self.machine, config)?;
+                spoil.apply(&mut self.machine)?;
             }
         }
         Ok(())

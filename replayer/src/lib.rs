@@ -1,5 +1,6 @@
 //! The secondary, and offline replay: the same machine, run against the log.
 
+mod delta;
 mod follower;
 mod history;
 mod replay;
@@ -9,6 +10,7 @@ mod spoil;
 mod unconfirmed;
 mod verified;
 
+pub use delta::DeltaError;
 pub use follower::{FollowError, Follower, Progress, Reached};
 pub use history::{Arrived, Fed, History, Incoming};
 pub use replay::{Due, Replay, ReplayError, Witness};

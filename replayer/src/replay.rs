@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Instant};
 
-use echovisor_event::{Digest, Effect, Event, Nanos, Position};
+use echovisor_event::{Digest, Effect, Event, Nanos, Position, Stamped};
 use echovisor_log::{Cursor, Mark, Record};
-use echovisor_machine::{Effects, Here, Next, World};
+use echovisor_machine::{Effects, Here, MachineState, Memory, Next, World};
 
 use crate::{
+    delta::{Delta, DeltaError},
     follower::Progress,
     history::{Arrived, History},
     rewind::{Rewind, Rewindable},
@@ -50,6 +51,14 @@ pub enum ReplayError<E> {
         /// As replayed.
         found: u64,
     },
+    /// The log takes the guest to a state that it cannot take.
+    #[error("at position {at}: {source}")]
+    Delta {
+        /// Where it is.
+        at: Position,
+        /// Why not.
+        source: DeltaError,
+    },
 }
 
 /// What the machine was paused for.
@@ -60,6 +69,8 @@ pub enum Due {
     /// The digest at this checkpoint is to be compared with this one. Where the log begins behind the checkpoint, there is
     /// nothing to compare.
     Digest(Position, Digest),
+    /// The machine is to take over a state, which [`Replay::delta`] gives.
+    Delta,
     /// The operator stopped the guest here.
     Stop,
     /// The position that [`Replay::pause_at`] named is reached.
@@ -81,6 +92,8 @@ pub struct Replay<H, W> {
     cursor: Cursor,
     pause_at: Option<Position>,
     due: Option<Due>,
+    /// What there is of the next delta.
+    delta: Delta,
     /// The last time in the log, and when it came in.
     clock: (Nanos, Instant),
 }
@@ -89,6 +102,7 @@ pub struct Replay<H, W> {
 enum Step {
     Answer(Next<'static>),
     Deliver,
+    Page,
     Skip,
     Stop,
     Fetch,
@@ -110,6 +124,7 @@ impl<H: History, W: Witness> Replay<H, W> {
             cursor: Cursor::default(),
             pause_at: None,
             due: None,
+            delta: Delta::default(),
             clock,
         }
     }
@@ -132,6 +147,27 @@ impl<H: History, W: Witness> Replay<H, W> {
             self.skip();
         }
         due
+    }
+
+    /// The state that the machine is to take over, for [`Due::Delta`]: changes its memory, and gives the rest of it.
+    ///
+    /// # Errors
+    /// If the machine with this memory has no such state.
+    pub(crate) fn delta(
+        &mut self,
+        at: Position,
+        memory: &Memory,
+    ) -> Result<MachineState, ReplayError<H::Error>> {
+        let arrived = self.current.as_ref().map(|current| current.at);
+        let state = match self.peek() {
+            Some((_, Record::Delta { state, .. })) => state.to_vec(),
+            _ => Vec::new(),
+        };
+        let taken = self.delta.take(at, memory, &state);
+        let state = taken.map_err(|source| ReplayError::Delta { at, source })?;
+        self.clock = (state.clock, arrived.unwrap_or_else(Instant::now));
+        self.skip();
+        Ok(state)
     }
 
     /// The guest has ended by itself at position `at`, with this trail: so must the log. Gives what is still due there if it is
@@ -174,9 +210,10 @@ impl<H: History, W: Witness> Replay<H, W> {
         self.tolerates = true;
     }
 
-    /// The virtual clock of the machine that begins to follow, as if it had come in now.
-    pub(crate) fn begin(&mut self, clock: Nanos) {
+    /// The virtual clock of the machine that begins to follow, as if it had come in now; and how many pages it has.
+    pub(crate) fn begin(&mut self, clock: Nanos, pages: usize) {
         self.clock = (clock, Instant::now());
+        self.delta = Delta::of(pages);
     }
 
     /// The machine stands at a checkpoint.
@@ -217,6 +254,16 @@ impl<H: History, W: Witness> Replay<H, W> {
         }
     }
 
+    /// Keeps a page until the delta is whole: the log may end before.
+    fn page(&mut self, at: Position) -> Result<(), ReplayError<H::Error>> {
+        let stamped = self.current.as_ref().and_then(|current| current.batch.get(self.cursor));
+        if let Some((Stamped { what: Record::Page { page, contents }, .. }, after)) = stamped {
+            self.delta.add(page, contents).map_err(|source| ReplayError::Delta { at, source })?;
+            self.cursor = after;
+        }
+        Ok(())
+    }
+
     fn peek(&self) -> Option<(Position, Record<'_>)> {
         let (stamped, _) = self.current.as_ref()?.batch.get(self.cursor)?;
         Some((stamped.at, stamped.what))
@@ -250,6 +297,8 @@ impl<H: History, W: Witness> Replay<H, W> {
                 Ok(Step::Deliver)
             }
             Record::Checkpoint | Record::Digest { .. } if !self.compares => Ok(Step::Skip),
+            Record::Page { .. } => Ok(Step::Page),
+            Record::Delta { .. } => pause(self, Due::Delta),
             Record::Checkpoint => pause(self, Due::Checkpoint),
             Record::Digest { of, digest } => pause(self, Due::Digest(of, digest)),
             Record::Stop if self.passes_stops => Ok(Step::Stop),
@@ -297,6 +346,7 @@ impl<H: History, W: Rewind> Replay<Rewindable<H>, W> {
         self.witness.rewind(to);
         self.cursor = Cursor::default();
         self.due = None;
+        self.delta.forget();
         self.clock = clock;
         (self.compares, self.tolerates) = (true, false);
         self.progress.at(to);
@@ -319,6 +369,7 @@ impl<H: History, W: Witness> World for Replay<H, W> {
                 Step::Answer(answer) => return Ok(answer),
                 Step::Deliver => break,
                 Step::Skip => self.skip(),
+                Step::Page => self.page(here.position)?,
                 Step::Stop => {
                     self.skip();
                     if self.peek().is_none() && !self.fetch()? {

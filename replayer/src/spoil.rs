@@ -3,7 +3,6 @@
 use echovisor_machine::{
     Machine, MachineState, RestoreError,
     cpu::{Cpu, CpuError, CpuState},
-    devices::DevicesConfig,
 };
 
 /// A bit that goes bad in a secondary's machine.
@@ -51,7 +50,7 @@ impl Spoil {
     /// # Errors
     /// If the processor does not tell its state, or does not take it back. That the bit is bad is read back: a fault which was
     /// never made proves nothing about those who look for it.
-    pub fn apply<C: Cpu>(self, machine: &mut Machine<C>, config: &DevicesConfig) -> Result<(), SpoilError> {
+    pub fn apply<C: Cpu>(self, machine: &mut Machine<C>) -> Result<(), SpoilError> {
         if let Spoil::Memory { address, bit } = self {
             machine.memory().flip(address % machine.memory().size(), bit);
             return Ok(());
@@ -59,7 +58,7 @@ impl Spoil {
         let mut state = machine.save()?;
         let right = self.read(&mut state);
         self.flip(&mut state);
-        machine.overwrite(config, &state)?;
+        machine.overwrite(&state)?;
         let taken = self.read(&mut machine.save()?);
         if taken != self.read(&mut state) || taken == right { Err(SpoilError::Lost(self)) } else { Ok(()) }
     }

@@ -1,6 +1,7 @@
 //! The nodes of a scenario: `echovisor` as a process with a control socket.
 
 use std::{
+    env,
     io::{BufRead, BufReader, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -36,6 +37,12 @@ pub struct Node {
     /// Its process.
     pub process: Process,
     control: PathBuf,
+}
+
+/// What nodes make their log of, as arguments: what ECHOVISOR_POLICY says.
+fn policy() -> Vec<String> {
+    let name = env::var("ECHOVISOR_POLICY").ok().filter(|name| !name.is_empty());
+    name.map_or_else(Vec::new, |name| vec!["--policy".to_owned(), name])
 }
 
 impl Lab<'_> {
@@ -130,7 +137,7 @@ impl Lab<'_> {
     fn node_with(&self, site: &Site, command: &str, arguments: &[String]) -> Node {
         let arbiter = format!("file:{}", self.arbiter().display());
         let outside = ["--net", "tap:tap0", "--arbiter", &arbiter].map(String::from);
-        Node::start(self.scene, &site.namespace, command, &[arguments, &outside].concat())
+        Node::start(self.scene, &site.namespace, command, &[arguments, &outside, &policy()].concat())
     }
 
     /// The keys of a node at `site`, as arguments: its own, and the public one of the other host.

@@ -17,7 +17,9 @@ use crate::{
         stop,
     },
     failure::{Exit, Failure},
-    key_file, output, reports,
+    key_file, output,
+    policy::PolicyArgs,
+    reports,
     values::{Arbiter, Every, Mac, MemorySize, Net},
 };
 
@@ -292,6 +294,10 @@ pub struct NodeArgs {
     #[command(flatten)]
     pub checkpoints: CheckpointArgs,
 
+    /// What the log is made of.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+
     /// As a secondary, keep a report of each divergence in this folder, which only its owner can read
     #[arg(long, value_name = "DIR")]
     pub reports: Option<PathBuf>,
@@ -340,6 +346,7 @@ impl NodeArgs {
     /// # Errors
     /// If a living peer would be suspected between two heartbeats.
     pub fn validate(&self) -> Result<(), Failure> {
+        self.policy.validate()?;
         if self.heartbeat.is_zero() || *self.suspicion < 2 * *self.heartbeat {
             return Err(Failure::new(
                 format!("--suspicion {} is too short for --heartbeat {}", self.suspicion, self.heartbeat),
@@ -349,13 +356,6 @@ impl NodeArgs {
         }
         Ok(())
     }
-}
-
-/// When the primary sends state instead of events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Policy {
-    /// Only where execution can't be replayed.
-    Replay,
 }
 
 /// What makes an effect safe, so that it may leave.

@@ -10,6 +10,7 @@ pub mod key_file;
 pub mod model;
 pub mod node;
 pub mod output;
+pub mod policy;
 mod reports;
 pub mod sandbox;
 mod snapshots;

@@ -90,7 +90,7 @@ impl Decoder {
         if head.from != position {
             return Err(DecodeError::Gap { sequence, expected: position, found: head.from });
         }
-        columns.records(&head, batch, &mut self.carried.flows, &mut self.carried.clock).map_err(column)?;
+        columns.records(&head, batch, &mut self.carried.context).map_err(column)?;
         Ok(self.carried.advance(head, batch, &self.raw[..len]))
     }
 

@@ -36,7 +36,19 @@ pub struct Encoder {
     columns: Columns,
     raw: AlignedVec,
     compressor: CCtx<'static>,
+    /// Whether pages are coded against what is remembered of them.
+    compares: bool,
     body: Vec<u8>,
+}
+
+/// How much the log is compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// As far as it pays.
+    #[default]
+    Zstd,
+    /// Hardly: pages travel whole, and the compressor looks for next to nothing, as in systems that stream pages as they are.
+    None,
 }
 
 impl Encoder {
@@ -47,9 +59,23 @@ impl Encoder {
     /// Panics if there is no memory for the compressor (about 1 MiB).
     #[must_use]
     pub fn new(start: SegmentStart) -> Encoder {
+        Encoder::with(start, Compression::default())
+    }
+
+    /// The same, with more or less compression.
+    ///
+    /// # Panics
+    ///
+    /// As [`Encoder::new`].
+    #[must_use]
+    pub fn with(start: SegmentStart, compression: Compression) -> Encoder {
         let mut compressor = CCtx::create();
+        let level = match compression {
+            Compression::Zstd => LEVEL,
+            Compression::None => zstd_safe::min_c_level(),
+        };
         for parameter in [
-            CParameter::CompressionLevel(LEVEL),
+            CParameter::CompressionLevel(level),
             CParameter::WindowLog(WINDOW_LOG),
             CParameter::HashLog(HASH_LOG),
             // The store has its own checks, and a batch's size is bounded anyway.
@@ -64,6 +90,7 @@ impl Encoder {
             columns: Columns::default(),
             raw: AlignedVec::new(),
             compressor,
+            compares: compression == Compression::Zstd,
             body: Vec::new(),
         }
     }
@@ -90,7 +117,7 @@ impl Encoder {
             chain: self.carried.next.chain,
         };
         self.check(&head, batch)?;
-        self.columns.pack(&head, batch, &mut self.carried.flows, &mut self.carried.clock);
+        self.columns.pack(&head, batch, &mut self.carried.context, self.compares);
         self.raw.clear();
         self.raw =
             rkyv::api::high::to_bytes_in::<_, rancor::Panic>(&self.columns, std::mem::take(&mut self.raw))
@@ -127,7 +154,7 @@ impl Encoder {
         inside("the watermark", mark.watermark, from, mark.watermark)?;
         inside("the release mark", mark.released, Position::BOOT, mark.watermark)?;
         inside("the trail", mark.trail_at, Position::BOOT, mark.watermark)?;
-        let mut last = self.carried.clock;
+        let mut last = self.carried.context.clock;
         for entry in batch.entries() {
             inside("a record", entry.at, from, mark.watermark)?;
             if entry.code == code::CLOCK {

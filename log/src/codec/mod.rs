@@ -11,12 +11,12 @@ use echovisor_event::{Digest, Position, Term};
 
 use crate::{
     batch::{Batch, Head},
-    flow::FlowTable,
+    columns::Context,
     record::code,
 };
 
 pub use decoder::Decoder;
-pub use encoder::{Encoded, Encoder};
+pub use encoder::{Compression, Encoded, Encoder};
 pub use error::{DecodeError, EncodeError};
 
 /// Where a segment begins: what encoder, decoder, store and link must agree on.
@@ -46,14 +46,13 @@ impl SegmentStart {
 struct Carried {
     /// The start of a segment that would follow now, but for its number and term.
     next: SegmentStart,
-    flows: FlowTable,
-    clock: u64,
+    context: Context,
     stopped: bool,
 }
 
 impl Carried {
     fn new(start: SegmentStart) -> Carried {
-        Carried { next: start, flows: FlowTable::default(), clock: 0, stopped: false }
+        Carried { next: start, context: Context::default(), stopped: false }
     }
 
     /// Goes past a batch whose uncompressed bytes are `raw`, and links it to the chain.

@@ -1,10 +1,10 @@
 //! Each check of a batch that came from outside, one by one.
 
-use echovisor_event::{Event, Nanos};
+use echovisor_event::{Event, Nanos, limits::PAGE_SIZE};
 use rkyv::rancor;
 
 use super::*;
-use crate::Record;
+use crate::{Cause, Record};
 
 fn head() -> Head {
     let mark = Mark { watermark: Position(30), released: Position(20), trail: 9, trail_at: Position(29) };
@@ -28,7 +28,7 @@ fn columns() -> Columns {
         batch.push(Position(at), record).unwrap();
     }
     let mut columns = Columns::default();
-    columns.pack(&head(), &batch, &mut FlowTable::default(), &mut 0);
+    columns.pack(&head(), &batch, &mut Context::default(), true);
     columns
 }
 
@@ -37,7 +37,7 @@ fn read(columns: &Columns) -> Result<(Head, Batch), ColumnError> {
     let mut reader = Reader::new(rkyv::access::<ArchivedColumns, rancor::Error>(&bytes).unwrap());
     let head = reader.head()?;
     let mut batch = Batch::new();
-    reader.records(&head, &mut batch, &mut FlowTable::default(), &mut 0)?;
+    reader.records(&head, &mut batch, &mut Context::default())?;
     Ok((head, batch))
 }
 
@@ -126,4 +126,46 @@ fn the_payload_is_bounded_as_a_whole() {
     };
     let error = read(&columns).map(|(head, _)| head).unwrap_err();
     assert_eq!((error.column, error.record), ("payload", count - 1), "{error}");
+}
+
+/// A page that is zero, a whole one, what differs in it, and the rest of a state.
+#[test]
+fn a_delta_that_contradicts_itself_is_refused() {
+    let mut batch = Batch::new();
+    let mut page = [5; PAGE_SIZE];
+    batch.push(Position(10), Record::Page { page: 3, contents: &[] }).unwrap();
+    batch.push(Position(10), Record::Page { page: 4, contents: &page }).unwrap();
+    page[9] = 6;
+    batch.push(Position(10), Record::Page { page: 4, contents: &page }).unwrap();
+    batch.push(Position(10), Record::Delta { cause: Cause::Epoch, state: b"state" }).unwrap();
+    let columns = || {
+        let mut columns = Columns::default();
+        columns.pack(&head(), &batch, &mut Context::default(), true);
+        columns
+    };
+    assert_eq!(
+        read(&columns()).unwrap().1.records().collect::<Vec<_>>(),
+        batch.records().collect::<Vec<_>>()
+    );
+    // One word of the page is sent again, behind two numbers.
+    let difference = 2 + 8;
+    assert_eq!(columns().payload.len(), PAGE_SIZE + difference + 5);
+
+    type Change = fn(&mut Columns);
+    let cases: [(&str, usize, Change); 8] = [
+        ("lengths", 0, |columns| columns.lengths[0] = 0),
+        ("lengths", 2, |columns| columns.lengths = numbers(&[1, 4096, 4097, 5])),
+        ("payload", 2, |columns| columns.payload[PAGE_SIZE] = 0x80),
+        ("payload", 2, |columns| columns.payload[PAGE_SIZE + 1] = 0),
+        ("numbers", 3, |columns| *columns.numbers.last_mut().unwrap() = 4),
+        ("lengths", 3, |columns| columns.lengths = numbers(&[1, 4096, 10, 256 * 1024 + 1])),
+        ("payload", 3, |columns| columns.payload.truncate(PAGE_SIZE + 12)),
+        ("numbers", 2, |columns| columns.numbers.truncate(2)),
+    ];
+    for (index, (column, record, change)) in cases.into_iter().enumerate() {
+        let mut columns = columns();
+        change(&mut columns);
+        let error = read(&columns).map(|(head, _)| head).unwrap_err();
+        assert_eq!((error.column, error.record), (column, record), "case {index}: {error}");
+    }
 }

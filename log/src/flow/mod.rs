@@ -16,9 +16,6 @@ use crate::{
 };
 use tcp::{Changes, Header, Key, Segment};
 
-/// The longest frame that [`FlowTable::join`] hands out, bytes.
-pub(crate) const FRAME_LEN_MAX: usize = FRAME_MAX;
-
 /// Flows that are remembered; the oldest makes room. A server's connections should fit: one that does not costs what its
 /// frames cost uncoded.
 const FLOWS_MAX: usize = 1024;

@@ -23,6 +23,9 @@ pub trait Cpu {
     /// As [`Cpu::enter`].
     fn complete(&mut self) -> Result<Option<Exit<'_>>, CpuError>;
 
+    /// What calls the processor out of the guest with [`Reason::Kicked`], now or when it is entered next, from any thread.
+    fn kicker(&self) -> Box<dyn Kick>;
+
     /// The whole state. Only meaningful at a boundary.
     ///
     /// # Errors
@@ -48,6 +51,12 @@ pub trait Cpu {
     /// # Errors
     /// If the host refuses to tell.
     fn take_written(&mut self, pages: &mut PageSet) -> Result<(), CpuError>;
+}
+
+/// Calls a processor out of the guest.
+pub trait Kick: Send {
+    /// Does so. One exit answers it, most often [`Reason::Kicked`], however often this was called before.
+    fn kick(&self);
 }
 
 /// Why the guest stopped running, and where.
@@ -95,7 +104,8 @@ pub enum Reason<'a> {
         /// The bytes, at most 8.
         data: &'a mut [u8],
     },
-    /// The host asked the processor to come out ([`kvm::Kicker`]). Not a step of the guest.
+    /// The host asked the processor to come out ([`Kick`]). Not a step of the guest. The last exit's instruction is complete, and
+    /// the processor stands between two others.
     Kicked,
 }
 

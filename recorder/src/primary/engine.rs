@@ -7,7 +7,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use echovisor_event::{Digest, Position};
 use echovisor_log::{
-    Batch, EncodeError, Encoder, Head, Mark, Record as LogRecord, SegmentStart,
+    Batch, Compression, EncodeError, Encoder, Head, Mark, Record as LogRecord, SegmentStart,
     arbiter::{Answer, Question, Record},
     link::{
         Address, HandOver, Heartbeat, Hello, Message, Ours, Ready, Refuse, RefuseCode, Resume, Sender,
@@ -75,6 +75,7 @@ pub struct Engine {
     /// The machine's configuration, for those who join.
     config: Vec<u8>,
     encoder: Encoder,
+    compression: Compression,
     /// Whether the log is kept on disk, and so encoded also while nobody follows.
     archived: bool,
     /// `None` for a guest that nobody can join.
@@ -109,6 +110,7 @@ impl Engine {
             gate,
             config,
             encoder: Encoder::new(start),
+            compression: Compression::default(),
             archived,
             replication: replication
                 .map(|(ours, record, timing)| (Protocol::new(ours.node, record, timing), ours)),
@@ -121,6 +123,18 @@ impl Engine {
             status: Status { term: start.term, ..Status::default() },
             orders: VecDeque::new(),
         }
+    }
+
+    /// Compresses the log, which begins at `start`, more or less.
+    #[must_use]
+    pub fn compressing(self, start: SegmentStart, compression: Compression) -> Engine {
+        Engine { encoder: Encoder::with(start, compression), compression, ..self }
+    }
+
+    /// Whether anybody keeps the log or follows it.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.archived || self.peer.is_some()
     }
 
     /// What is to be done next; ask after each call until there is nothing.
@@ -235,7 +249,7 @@ impl Engine {
             match record.what {
                 LogRecord::Checkpoint => ends = true,
                 LogRecord::Digest { of, digest } => self.status.last_checkpoint = Some((of, digest)),
-                LogRecord::Event(_) | LogRecord::Stop => {}
+                LogRecord::Event(_) | LogRecord::Page { .. } | LogRecord::Delta { .. } | LogRecord::Stop => {}
             }
         }
         if !ends {
@@ -267,7 +281,7 @@ impl Engine {
         if !self.archived && !peer.following {
             // Nobody was given what came before.
             start.position = position;
-            self.encoder = Encoder::new(start);
+            self.encoder = Encoder::with(start, self.compression);
         }
         self.ticket.0 += 1;
         peer.promise(position, start);

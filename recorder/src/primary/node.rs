@@ -9,7 +9,7 @@ use std::{
 
 use echovisor_event::{NodeId, Position};
 use echovisor_log::{
-    Batch, Mark, SegmentStart,
+    Batch, Compression, Mark, SegmentStart,
     arbiter::{self, Answer, Arbiter, Question, Silence},
     link::{
         Address, Fingerprint, LinkError, Ours, Receiver, Sender, Traffic, boot_time, flush_or_wait,
@@ -175,6 +175,12 @@ impl Node {
             successor: None,
             carried: 0,
         }
+    }
+
+    /// Compresses the log, which begins at `start`, more or less.
+    #[must_use]
+    pub fn compressing(self, start: SegmentStart, compression: Compression) -> Node {
+        Node { engine: self.engine.compressing(start, compression), ..self }
     }
 
     /// Has snapshots taken, beside the archive's log.
@@ -395,6 +401,7 @@ impl Node {
 
     /// Does what the engine has ordered.
     fn obey(&mut self) {
+        self.guest.signals.unread.store(!self.engine.is_read(), Ordering::Release);
         while let Some(order) = self.engine.order() {
             let signals = &self.guest.signals;
             match order {
@@ -524,6 +531,8 @@ impl Node {
             history_lost: self.history_lost,
             refused: self.door.as_ref().map(Door::refused).unwrap_or_default(),
             snapshots: self.keeper.as_ref().map(Keeper::status),
+            deltas: signals.deltas.load(Ordering::Relaxed),
+            delta_pages: signals.delta_pages.load(Ordering::Relaxed),
             ..self.engine.status(boot_time())
         }
     }

@@ -42,6 +42,10 @@ pub struct Status {
     pub link_bytes: u64,
     /// Batches sent.
     pub batches: u64,
+    /// Deltas written, since this node runs the guest.
+    pub deltas: u64,
+    /// Pages in them.
+    pub delta_pages: u64,
     /// The guest's history was to be kept, but the disk failed.
     pub history_lost: bool,
     /// Connections that did not become a secondary's.

@@ -113,7 +113,7 @@ impl<C: Cpu + Send + 'static> Guest<C> {
                 }
             };
             let replay = Replay::new(Rewindable::new(incoming), Unconfirmed::default(), true, told);
-            let follower = Follower::new(machine, replay).in_lockstep().spoilt_by(spoilt, devices);
+            let follower = Follower::new(machine, replay).in_lockstep().spoilt_by(spoilt);
             match follower.keeping_verified(digest) {
                 Ok(follower) => drop(tell_end.send(follow(follower, cpu, &devices, &tell_news))),
                 Err(error) => tracing::error!("the guest cannot be followed: {error}"),

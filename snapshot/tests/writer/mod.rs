@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use echovisor_event::limits::{MEMORY_MIN, PAGE_SIZE};
 use echovisor_machine::{
     Machine, PageSet,
-    cpu::{Cpu, CpuError, CpuState, Exit, scripted::ScriptedCpu},
+    cpu::{Cpu, CpuError, CpuState, Exit, Kick, scripted::ScriptedCpu},
 };
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
@@ -55,6 +55,10 @@ impl Cpu for Writer {
 
     fn complete(&mut self) -> Result<Option<Exit<'_>>, CpuError> {
         self.cpu.complete()
+    }
+
+    fn kicker(&self) -> Box<dyn Kick> {
+        self.cpu.kicker()
     }
 
     fn save(&self) -> Result<CpuState, CpuError> {

@@ -6,7 +6,7 @@ use echovisor_event::{Effect, Position};
 use echovisor_log::{Batch, Decoder};
 use echovisor_machine::{
     Effects, Memory, PageSet,
-    cpu::{Cpu, CpuError, CpuState, Exit, Reason, scripted::ScriptedCpu},
+    cpu::{Cpu, CpuError, CpuState, Exit, Kick, Reason, scripted::ScriptedCpu},
 };
 use echovisor_replayer::{Arrived, Follower, History, Progress, Replay, Unconfirmed, Witness};
 
@@ -95,6 +95,10 @@ impl Cpu for Watched {
             self.position = self.position.next();
         }
         Ok(exit)
+    }
+
+    fn kicker(&self) -> Box<dyn Kick> {
+        self.cpu.kicker()
     }
 
     fn save(&self) -> Result<CpuState, CpuError> {

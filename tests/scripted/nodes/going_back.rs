@@ -10,7 +10,7 @@ use std::{
 use echovisor_log::arbiter::Mode;
 use echovisor_machine::{
     Memory, PageSet,
-    cpu::{Cpu, CpuError, CpuState, Exit, scripted::ScriptedCpu},
+    cpu::{Cpu, CpuError, CpuState, Exit, Kick, scripted::ScriptedCpu},
 };
 use echovisor_replayer::Spoil;
 use echovisor_tests::{scripted, wait_for};
@@ -177,6 +177,10 @@ impl Cpu for Stalling {
 
     fn complete(&mut self) -> Result<Option<Exit<'_>>, CpuError> {
         self.0.complete()
+    }
+
+    fn kicker(&self) -> Box<dyn Kick> {
+        self.0.kicker()
     }
 
     fn save(&self) -> Result<CpuState, CpuError> {

@@ -24,11 +24,11 @@ use echovisor_machine::{
     boot::Symbols,
     cpu::{
         Cpu,
-        scripted::{ScriptedCpu, programs::echo},
+        scripted::{Program, ScriptedCpu, programs::echo},
     },
 };
 use echovisor_recorder::{
-    Cadence, HostClock, Journal,
+    Cadence, HostClock, Journal, Policy,
     gate::{Gate, Outlet},
     port::Port,
     primary::{self, Cluster},
@@ -60,6 +60,8 @@ pub(crate) struct Lab {
     pub(crate) arbiter: Arc<Breakable>,
     /// Positions between checkpoints.
     cadence: u64,
+    /// What primaries make their log of.
+    policy: Policy,
 }
 
 impl Lab {
@@ -71,7 +73,17 @@ impl Lab {
     pub(crate) fn with_checkpoints(cadence: u64) -> Lab {
         let folder = tempfile::tempdir().expect("a folder");
         let arbiter = FileArbiter::new(folder.path().join("arbiter.json"));
-        Lab { folder, arbiter: Arc::new(Breakable { arbiter, broken: AtomicBool::new(false) }), cadence }
+        Lab {
+            folder,
+            arbiter: Arc::new(Breakable { arbiter, broken: AtomicBool::new(false) }),
+            cadence,
+            policy: Policy::default(),
+        }
+    }
+
+    /// With this policy on every primary.
+    pub(crate) fn under(self, policy: Policy) -> Lab {
+        Lab { policy, ..self }
     }
 
     /// The address of the node or relay with this name.
@@ -90,11 +102,16 @@ impl Lab {
 
     /// A primary that boots the echo guest, and listens under its name.
     pub(crate) fn primary(&self, name: &str) -> Primary {
+        self.primary_of(name, &echo(16))
+    }
+
+    /// The same, of another guest.
+    pub(crate) fn primary_of(&self, name: &str, guest: &Program) -> Primary {
         let me = node(name);
         let record = rules::start(None, VmId([7; 16]), me).expect("nobody runs it");
         assert_eq!(self.arbiter.compare_and_set(None, &record).expect("an arbiter"), CasOutcome::Won);
         let (gate, wire, port) = self.network(name);
-        self.live(name, boot(&echo(16)), record, HostClock::starting(), (gate, wire, port))
+        self.live(name, boot(guest), record, HostClock::starting(), (gate, wire, port))
     }
 
     /// The primary that a secondary has become.
@@ -123,6 +140,8 @@ impl Lab {
             seed,
             slept: false,
             cadence: Some(Cadence::Positions(self.cadence)),
+            policy: self.policy,
+            kept: false,
             held: false,
             stdin: false,
         });

@@ -5,6 +5,7 @@ mod going_back;
 mod guests;
 mod healing;
 mod lab;
+mod policies;
 mod relay;
 
 use std::{
@@ -20,7 +21,7 @@ use echovisor_log::{
 };
 use echovisor_machine::{
     Memory, PageSet,
-    cpu::{Cpu, CpuError, CpuState, Exit, scripted::ScriptedCpu},
+    cpu::{Cpu, CpuError, CpuState, Exit, Kick, scripted::ScriptedCpu},
 };
 use echovisor_recorder::{Ended, primary};
 use echovisor_replayer::secondary;
@@ -322,6 +323,10 @@ impl Cpu for Rotten {
 
     fn complete(&mut self) -> Result<Option<Exit<'_>>, CpuError> {
         self.cpu.complete()
+    }
+
+    fn kicker(&self) -> Box<dyn Kick> {
+        self.cpu.kicker()
     }
 
     fn save(&self) -> Result<CpuState, CpuError> {

@@ -19,7 +19,7 @@ use echovisor_recorder::{
 };
 
 use crate::{
-    cli::{Ack, GuestArgs, NetArgs, NodeArgs, Policy, SandboxArgs, StoreArgs, block_on},
+    cli::{Ack, GuestArgs, NetArgs, NodeArgs, SandboxArgs, StoreArgs, block_on},
     failure::{Exit, Failure},
     node::{self, Controls, Former, Launch, Origin, Past, Reach, Role, Shelf, Station},
     sandbox,
@@ -59,10 +59,6 @@ pub struct PrimaryArgs {
     /// Give the guest's console what comes in on stdin
     #[arg(long)]
     pub stdin: bool,
-
-    /// When to send state instead of events
-    #[arg(long, value_enum, default_value_t = Policy::Replay)]
-    pub policy: Policy,
 
     /// Start the guest only once it is protected
     #[arg(long, requires = "listen")]
@@ -172,10 +168,13 @@ fn live(
         seed: boots.then(node::random).transpose()?,
         slept: !boots,
         cadence: Some(args.node.checkpoints.cadence()),
+        policy: args.node.policy.policy(),
+        kept: archive.is_some(),
         held: args.wait_for_secondary,
         stdin: args.stdin,
     })?;
-    let mut node = Node::new(station.me, guest, config.to_bytes(), start, archive, cluster);
+    let mut node = Node::new(station.me, guest, config.to_bytes(), start, archive, cluster)
+        .compressing(start, args.node.policy.compression());
     if let Some(keeper) = keeper {
         node = node.keeping(keeper);
     }

@@ -10,7 +10,7 @@ use echovisor_log::{
 };
 use echovisor_machine::boot::boot;
 use echovisor_recorder::{
-    Archive, HostClock, Journal,
+    Archive, HostClock, Journal, Policy,
     gate::Gate,
     primary::{Node, Outcome},
 };
@@ -95,6 +95,8 @@ async fn record(args: &RecordArgs) -> Result<Exit, Failure> {
         seed: Some(node::random()?),
         slept: false,
         cadence: Some(args.checkpoints.cadence()),
+        policy: Policy::default(),
+        kept: true,
         held: false,
         stdin: args.stdin,
     })?;

@@ -11,8 +11,8 @@ use echovisor_event::Digest;
 use echovisor_guests::Guest;
 use echovisor_machine::{Machine, MachineConfig, boot::Symbols, cpu::Cpu};
 use echovisor_recorder::{
-    Cadence, HostClock, Journal, JournalReader, Live, Reader, Recorder, Signals, gate::Gate, port::Port,
-    primary,
+    Cadence, HostClock, Journal, JournalReader, Live, Policy, Reader, Recorder, Signals, Ticker, gate::Gate,
+    port::Port, primary,
 };
 use tokio::sync::oneshot;
 
@@ -140,6 +140,10 @@ pub struct Launch<C> {
     pub slept: bool,
     /// How often there are checkpoints.
     pub cadence: Option<Cadence>,
+    /// What the log is made of.
+    pub policy: Policy,
+    /// Whether the log is kept from the start.
+    pub kept: bool,
     /// Whether the guest waits until it is protected.
     pub held: bool,
     /// Whether stdin is the guest's console.
@@ -157,9 +161,12 @@ pub fn launch<C: Cpu + Send + 'static>(launch: Launch<C>) -> Result<primary::Gue
     };
     let signals = Arc::new(Signals::new().map_err(exhausted)?);
     signals.hold.store(launch.held, Ordering::Release);
+    signals.unread.store(!launch.kept, Ordering::Release);
     let (journal, log) = launch.journal;
     let (gate, clock) = (launch.gate, launch.clock);
-    let mut live = Live::new(launch.port, gate.clone(), journal, signals.clone(), clock, launch.cadence);
+    let ticker = Ticker::start(launch.machine.cpu().kicker()).map_err(exhausted)?;
+    let mut live = Live::new(launch.port, gate.clone(), journal, signals.clone(), clock, launch.cadence)
+        .under(launch.policy, ticker);
     if let Some(seed) = launch.seed {
         live = live.greet(seed);
     } else if launch.slept {

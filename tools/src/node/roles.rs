@@ -235,6 +235,8 @@ impl Station {
             seed: None,
             slept: false,
             cadence: Some(self.node.checkpoints.cadence()),
+            policy: self.node.policy.policy(),
+            kept: history.is_some(),
             held: false,
             stdin: false,
         })?;
@@ -252,13 +254,16 @@ impl Station {
         }
         let cluster = Some((cluster, self.fingerprint.clone()));
         let config_bytes = config.to_bytes();
+        let compression = self.node.policy.compression();
         let node = match history {
             None => {
                 let start = SegmentStart::first(record.term);
                 primary::Node::new(self.me, guest, config_bytes, start, None, cluster)
+                    .compressing(start, compression)
             }
             Some(History { start, archive, keeper }) => {
                 primary::Node::new(self.me, guest, config_bytes, start, Some(archive), cluster)
+                    .compressing(start, compression)
                     .keeping(keeper)
             }
         };

@@ -10,6 +10,8 @@ use std::{
 
 use kvm_bindings::kvm_run;
 
+use crate::cpu::Kick;
+
 /// Makes a running vCPU leave the guest with [`Reason::Kicked`](crate::cpu::Reason::Kicked).
 ///
 /// Clones reach the same vCPU; once the vCPU is gone they do nothing.
@@ -39,20 +41,6 @@ impl Kicker {
         Kicker(Arc::new(Target { run, thread, requested }))
     }
 
-    /// Calls the vCPU out, now or at its next entry. `immediate_exit` closes the gap between the check and KVM_RUN
-    /// (KVM API, section 5, `immediate_exit`); the signal interrupts a guest that is already running.
-    pub fn kick(&self) {
-        let Some(run) = *self.run() else { return };
-        self.0.requested.store(true, Ordering::SeqCst);
-        immediate_exit(run).store(1, Ordering::SeqCst);
-        let thread = self.0.thread.load(Ordering::SeqCst);
-        if thread != 0 {
-            // SAFETY: no memory is passed. If the thread has ended, nothing happens; a new thread of this process that got
-            // its number has at most a call interrupted.
-            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal()) };
-        }
-    }
-
     /// Before the calling thread enters the guest: whether it was kicked since it came out. Answers the kick.
     pub(super) fn begin(&self) -> bool {
         thread_local! {
@@ -80,6 +68,22 @@ impl Kicker {
 
     fn run(&self) -> MutexGuard<'_, Option<NonNull<kvm_run>>> {
         self.0.run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kick for Kicker {
+    /// `immediate_exit` closes the gap between the check and KVM_RUN (KVM API, section 5, `immediate_exit`); the signal
+    /// interrupts a guest that is already running.
+    fn kick(&self) {
+        let Some(run) = *self.run() else { return };
+        self.0.requested.store(true, Ordering::SeqCst);
+        immediate_exit(run).store(1, Ordering::SeqCst);
+        let thread = self.0.thread.load(Ordering::SeqCst);
+        if thread != 0 {
+            // SAFETY: no memory is passed. If the thread has ended, nothing happens; a new thread of this process that got
+            // its number has at most a call interrupted.
+            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal()) };
+        }
     }
 }
 

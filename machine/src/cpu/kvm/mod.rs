@@ -21,7 +21,7 @@ pub use self::{
     kick::Kicker,
     state::{DebugRegs, Events, Exception, Fpu, Interrupt, KvmState, Msr, Nmi, Regs, Segment, Sregs, Table},
 };
-use super::{Cpu, CpuError, CpuState, Exit, Reason};
+use super::{Cpu, CpuError, CpuState, Exit, Kick, Reason};
 use crate::{memory::Memory, pages::PageSet};
 
 /// A virtual machine of KVM with one vCPU.
@@ -105,12 +105,6 @@ impl KvmCpu {
         Ok(KvmCpu { vcpu, run, kicker, flavour, privileged, shown: false, vm, memory: memory.clone() })
     }
 
-    /// A handle by which other threads call the vCPU out of the guest.
-    #[must_use]
-    pub fn kicker(&self) -> Kicker {
-        self.kicker.clone()
-    }
-
     /// The registers and the rest of the state, all of it as KVM tells it; at a boundary only.
     ///
     /// # Errors
@@ -168,7 +162,8 @@ impl Cpu for KvmCpu {
     fn enter(&mut self) -> Result<Exit<'_>, CpuError> {
         self.shown = false;
         if self.kicker.begin() {
-            return Ok(Exit { rip: rip(self.run), reason: Reason::Kicked });
+            let kicked = Exit { rip: rip(self.run), reason: Reason::Kicked };
+            return Ok(self.complete()?.unwrap_or(kicked));
         }
         let exit = run(&mut self.vcpu, self.run)?;
         if matches!(exit.reason, Reason::Kicked) {
@@ -187,6 +182,10 @@ impl Cpu for KvmCpu {
         show(self.run, SHOWN_AT_EXITS);
         self.shown = matches!(exit.reason, Reason::Kicked);
         Ok((!self.shown).then_some(exit))
+    }
+
+    fn kicker(&self) -> Box<dyn Kick> {
+        Box::new(self.kicker.clone())
     }
 
     fn save(&self) -> Result<CpuState, CpuError> {

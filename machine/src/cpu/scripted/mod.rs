@@ -22,7 +22,7 @@ pub use self::{
     instruction::{Condition, Instruction, Operation, Register, Width},
     state::ScriptedState,
 };
-use super::{Cpu, CpuError, CpuState, Exit, Reason};
+use super::{Cpu, CpuError, CpuState, Exit, Kick, Reason};
 use crate::{memory::Memory, pages::PageSet};
 
 /// Most instructions from one exit to the next, about a second: much longer than a guest may run before it is kicked,
@@ -40,6 +40,15 @@ pub struct ScriptedCpu {
     /// The data of the last exit.
     data: [u8; 8],
     kick: Arc<AtomicBool>,
+}
+
+/// Calls the processor out before its next instruction.
+struct Flag(Arc<AtomicBool>);
+
+impl Kick for Flag {
+    fn kick(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What an instruction has still to do after an exit.
@@ -75,13 +84,6 @@ impl ScriptedCpu {
             data: [0; 8],
             kick: Arc::default(),
         }
-    }
-
-    /// A flag that calls the processor out with [`Reason::Kicked`], before its next instruction, when it is set; that
-    /// clears it.
-    #[must_use]
-    pub fn kicker(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.kick)
     }
 
     /// Runs to the next exit, which must come within `limit` instructions.
@@ -244,6 +246,10 @@ impl Cpu for ScriptedCpu {
             Some(leave) => Ok(Some(self.exit(leave))),
             None => Ok(None),
         }
+    }
+
+    fn kicker(&self) -> Box<dyn Kick> {
+        Box::new(Flag(Arc::clone(&self.kick)))
     }
 
     fn save(&self) -> Result<CpuState, CpuError> {

@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 
 use echovisor_event::{Event, Kind, Nanos, Position, Stamped};
 use echovisor_log::Record;
+use echovisor_machine::MachineState;
 use serde::Serialize;
 
 /// One record, for a list.
@@ -26,6 +27,11 @@ impl Row {
             // Entropy may be key material of the guest.
             Record::Event(Event::Entropy(_)) | Record::Checkpoint | Record::Stop => String::new(),
             Record::Digest { of, digest } => format!("of {of}: {digest}"),
+            Record::Page { page, .. } => format!("page {page:#x}"),
+            Record::Delta { cause, state } => match MachineState::from_bytes(state) {
+                Ok(state) => format!("to {}: {}", state.position, cause.name()),
+                Err(error) => error.to_string(),
+            },
         };
         Row { position: record.at, kind, bytes, what }
     }
@@ -79,6 +85,8 @@ pub(super) fn measure(record: &Record<'_>) -> (&'static str, u64) {
         }
         Record::Checkpoint => ("checkpoint", 0),
         Record::Digest { digest, .. } => ("digest", digest.0.len() as u64),
+        Record::Page { contents, .. } => ("page", contents.len() as u64),
+        Record::Delta { state, .. } => ("delta", state.len() as u64),
         Record::Stop => ("stop", 0),
     }
 }

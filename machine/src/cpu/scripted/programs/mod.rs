@@ -3,11 +3,13 @@
 
 mod console;
 mod echo;
+mod ponder;
 mod power;
 
 pub use self::{
     console::{COUNTER, TICKS_PER_DIGIT, console_counter},
     echo::{ECHO_CHECKSUM, ECHO_FRAMES, ECHO_QUEUE_MAX, LEDGER, echo, echo_checksum, ledger},
+    ponder::{THOUGHT, ponder},
     power::powers_off,
 };
 use super::{Assembler, Operation, Register, Width};
