@@ -57,6 +57,8 @@ pub struct Replayed {
     pub digest: Option<String>,
     /// Checkpoints compared.
     pub checkpoints: u64,
+    /// Deltas that were taken over instead of executed.
+    pub deltas: u64,
     /// Checkpoints at which the state was not the recorded one.
     pub mismatches: u64,
     /// How often the guest was moved into a new virtual machine.

@@ -30,12 +30,14 @@ fn replay_all_ways(scene: &Scene, recording: &Path) -> Replayed {
 }
 
 /// Records `guest` while `drive` makes it do something; `stop` ends it.
-fn record_and_replay(scene: &Scene, guest: Guest, drive: impl FnOnce(&Lab, &Node)) {
+fn record_and_replay(scene: &Scene, guest: Guest, drive: impl FnOnce(&Lab, &Node)) -> Replayed {
     let lab = Lab::new(scene);
     let (node, recording) = lab.record(&lab.primary, guest);
     drive(&lab, &node);
     node.stop();
-    println!("{}: {:?}", guest.name, replay_all_ways(scene, &recording));
+    let straight = replay_all_ways(scene, &recording);
+    println!("{}: {straight:?}", guest.name);
+    straight
 }
 
 /// Records `kv` under redis-benchmark with these arguments, and replays it; as often as ECHOVISOR_RUNS says.
@@ -96,7 +98,7 @@ fn spin() {
     scenario(|scene| {
         let arguments = format!("ip=10.0.0.2/24 spin={}", size("ECHOVISOR_SPIN", 6_000_000));
         let guest = Guest { name: "spin", arguments: arguments.leak() };
-        record_and_replay(scene, guest, |lab, _| {
+        let replayed = record_and_replay(scene, guest, |lab, _| {
             let mut stream = lab.connect(7);
             let mut answers = BufReader::new(stream.try_clone().expect("a connection")).lines();
             for question in 0..5 {
@@ -105,6 +107,7 @@ fn spin() {
                 assert!(!answer.is_empty(), "an empty answer to question {question}");
             }
         });
+        assert!(replayed.deltas > 0, "it computes for longer than a quantum: {replayed:?}");
     });
 }
 

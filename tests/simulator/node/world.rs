@@ -2,9 +2,9 @@
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
-use echovisor_event::{Digest, Effect, Event, Nanos, Position};
-use echovisor_log::Record;
-use echovisor_machine::{Effects, Here, Machine, Next, Stop, World, cpu::scripted::ScriptedCpu};
+use echovisor_event::{Digest, Effect, Event, Nanos, Position, limits::PAGE_SIZE};
+use echovisor_log::{Cause, Record};
+use echovisor_machine::{Consumer, Effects, Here, Machine, Next, Stop, World, cpu::scripted::ScriptedCpu};
 use echovisor_recorder::{Captured, Journal, Purpose, gate::Gate};
 use echovisor_snapshot::{Capture, state_digest};
 use fastrand::Rng;
@@ -19,6 +19,9 @@ const FLUSH_AFTER: Time = MILLISECOND;
 
 /// Positions that the guest may pass in one go.
 const SLICE: u32 = 24;
+
+/// Out of so many slices one ends with a delta.
+const DELTAS: u8 = 16;
 
 /// Frames that may wait for the guest.
 const WAITING: usize = 64;
@@ -35,6 +38,8 @@ pub(crate) struct LiveGuest {
     standing: bool,
     /// The last checkpoint, whose digest is not in the log yet.
     untold: Option<(Position, Digest)>,
+    /// Knows what has changed since the last delta.
+    changed: Consumer,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,12 +74,15 @@ struct Live {
 
 impl LiveGuest {
     pub(crate) fn new(
-        machine: Machine<ScriptedCpu>,
+        mut machine: Machine<ScriptedCpu>,
         gate: Arc<Gate>,
         journal: Journal,
         mut rng: Rng,
         clock: (Nanos, Time),
     ) -> LiveGuest {
+        let changed = machine.track_pages().expect("a scripted processor tells");
+        // Whoever follows has executed to here, or is given all of the state.
+        machine.harvested(&changed);
         let cadence = rng.u64(50..600);
         let checkpoint_at = Position(machine.position().0 + cadence);
         let world = Live {
@@ -105,6 +113,7 @@ impl LiveGuest {
             pauses: VecDeque::new(),
             standing: false,
             untold: None,
+            changed,
         }
     }
 
@@ -150,6 +159,9 @@ impl LiveGuest {
             Ok(Stop::Paused) => {}
             other => panic!("a scripted guest that does not end: {other:?}"),
         }
+        if self.world.rng.u8(..DELTAS) == 0 {
+            self.delta();
+        }
         let at = self.machine.position();
         if self.world.rng.u8(..3) == 0 {
             self.tell_digest();
@@ -185,6 +197,29 @@ impl LiveGuest {
             return Some(now + self.world.rng.u64(1_000..200_000));
         }
         self.world.opened.map(|opened| opened + FLUSH_AFTER)
+    }
+
+    /// As if the guest had made no exit for too long. Its parts go out one by one, so that it may be torn.
+    fn delta(&mut self) {
+        let at = self.machine.position();
+        let world = &mut self.world;
+        world.journal.arrived(at, self.machine.trail().0);
+        self.machine.jump();
+        let pages = self.machine.changed_pages(&self.changed).expect("a scripted processor tells");
+        let state = self.machine.save().expect("a boundary").to_bytes();
+        for page in pages.iter() {
+            if world.journal.is_full() || world.rng.u8(..4) == 0 {
+                world.flush();
+            }
+            let mut contents = [0; PAGE_SIZE];
+            self.machine.memory().read_page(page, &mut contents);
+            let record = Record::Page { page: page as u64, contents: &contents };
+            world.journal.push(at, record).expect("room in the batch");
+        }
+        let record = Record::Delta { cause: Cause::Quantum, state: &state };
+        world.journal.push(at, record).expect("room in the batch");
+        world.journal.arrived(self.machine.position(), self.machine.trail().0);
+        world.opened.get_or_insert(world.now);
     }
 
     fn checkpoint(&mut self) -> Digest {

@@ -70,6 +70,8 @@ struct Verdict {
     digest: Option<Digest>,
     /// Checkpoints whose digest was compared.
     checkpoints: u64,
+    /// Deltas that were taken over, in place of an execution.
+    deltas: u64,
     /// Differences found.
     mismatches: u64,
     /// Differences that mean nothing.
@@ -113,6 +115,7 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
         from: from.0,
         positions: course.follower.machine().position().0,
         checkpoints: progress.checkpoints(),
+        deltas: progress.jumps(),
         mismatches: 0,
         benign: 0,
         digest: None,
@@ -231,11 +234,12 @@ fn table(verdict: &Verdict, seconds: Duration) -> String {
         .recorded_busy_seconds
         .map_or(String::new(), |busy| format!("; the recorded guest was busy for {busy:.2} s"));
     format!(
-        "begun at     {}\npositions    {}\ncheckpoints  {} compared, {} different\ntime         {:.2} s ({rate:.0} positions/s){busy}\nend          {}",
+        "begun at     {}\npositions    {}\ncheckpoints  {} compared, {} different\ndeltas       {} taken over, not executed\ntime         {:.2} s ({rate:.0} positions/s){busy}\nend          {}",
         verdict.from,
         verdict.positions,
         verdict.checkpoints,
         verdict.mismatches,
+        verdict.deltas,
         verdict.seconds,
         verdict.end,
     )

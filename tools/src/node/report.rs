@@ -68,6 +68,10 @@ pub fn of_primary(status: &primary::Status, takeover: Option<&Takeover>) -> Stat
     }
     report.more.insert("held".into(), status.held.into());
     report.more.insert("batches".into(), status.batches.into());
+    if status.deltas > 0 {
+        report.more.insert("deltas".into(), status.deltas.into());
+        report.more.insert("delta_pages".into(), status.delta_pages.into());
+    }
     report.more.insert("refused".into(), status.refused.total().into());
     let primary::Refused { hung_up, silent, crowded_out, gibberish, unknown_key, misfit } = status.refused;
     for (reason, count) in [

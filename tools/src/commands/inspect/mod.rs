@@ -16,7 +16,7 @@ use echovisor_log::{
     store::{Damage, Recording, Segment, StoreError},
 };
 use echovisor_snapshot::store::Snapshots;
-use row::Row;
+use row::{Pages, Row};
 use serde::Serialize;
 use snapshots::Listing;
 use summary::Summary;
@@ -82,13 +82,14 @@ pub fn run(args: &InspectArgs) -> Result<Exit, Failure> {
         return report(listing.damaged);
     }
     let damaged = if args.events {
-        let mut printer = Printer::new();
+        let (mut printer, mut pages) = (Printer::new(), Pages::default());
         let damaged = read(&recording, range, |visit| match visit {
             Visit::Batch(..) => Ok(true),
-            Visit::Record(record) => {
-                let row = Row::new(record);
-                if args.json { printer.line(json(&row)?) } else { printer.line(row) }
-            }
+            Visit::Record(record) => match Row::new(record, &mut pages) {
+                None => Ok(true),
+                Some(row) if args.json => printer.line(json(&row)?),
+                Some(row) => printer.line(row),
+            },
         })?;
         printer.finish()?;
         damaged

@@ -16,9 +16,17 @@ pub(super) struct Row {
     what: String,
 }
 
+/// The pages of the delta that is being read.
+#[derive(Default)]
+pub(super) struct Pages {
+    count: u64,
+    bytes: u64,
+}
+
 impl Row {
-    pub(super) fn new(record: Stamped<Record<'_>>) -> Row {
-        let (kind, bytes) = measure(&record.what);
+    /// The row of a record. A page has none: it is counted, and belongs to its delta.
+    pub(super) fn new(record: Stamped<Record<'_>>, pages: &mut Pages) -> Option<Row> {
+        let (kind, mut bytes) = measure(&record.what);
         let what = match record.what {
             Record::Event(Event::Clock(time)) => time.to_string(),
             Record::Event(Event::Wall(nanos)) => format!("boot at {} UNIX time", Nanos(nanos)),
@@ -27,13 +35,21 @@ impl Row {
             // Entropy may be key material of the guest.
             Record::Event(Event::Entropy(_)) | Record::Checkpoint | Record::Stop => String::new(),
             Record::Digest { of, digest } => format!("of {of}: {digest}"),
-            Record::Page { page, .. } => format!("page {page:#x}"),
-            Record::Delta { cause, state } => match MachineState::from_bytes(state) {
-                Ok(state) => format!("to {}: {}", state.position, cause.name()),
-                Err(error) => error.to_string(),
-            },
+            Record::Page { .. } => {
+                pages.count += 1;
+                pages.bytes += bytes;
+                return None;
+            }
+            Record::Delta { cause, state } => {
+                let Pages { count, bytes: size } = std::mem::take(pages);
+                bytes += size;
+                match MachineState::from_bytes(state) {
+                    Ok(state) => format!("to {}, {count} pages, {}", state.position, cause.name()),
+                    Err(error) => error.to_string(),
+                }
+            }
         };
-        Row { position: record.at, kind, bytes, what }
+        Some(Row { position: record.at, kind, bytes, what })
     }
 }
 

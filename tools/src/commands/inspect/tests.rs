@@ -7,7 +7,7 @@ use echovisor_event::{
     limits::{MEMORY_MIN, PAGE_SIZE},
 };
 use echovisor_log::{
-    Encoder, Mark,
+    Cause, Encoder, Mark,
     link::Fingerprint,
     store::{Header, Store},
 };
@@ -118,6 +118,26 @@ fn a_recording_is_counted_by_kind() {
     assert_eq!(json["kinds"]["console"]["bytes"], 9);
 }
 
+/// Its pages are no rows of their own.
+#[test]
+fn a_delta_is_one_row() {
+    let memory = Memory::new(MEMORY_MIN).expect("memory");
+    let config = DevicesConfig { mac: None, mtu: 1500 };
+    let machine = Machine::new(ScriptedCpu::new(memory.clone(), 0), memory, &config);
+    let state = MachineState { position: Position(8), ..machine.save().expect("a state") }.to_bytes();
+    let mut pages = Pages::default();
+    let mut row = |what| Row::new(Stamped { at: Position(7), what }, &mut pages).map(|row| row.to_string());
+    assert_eq!(row(Record::Page { page: 1, contents: &[1; PAGE_SIZE] }), None);
+    assert_eq!(row(Record::Page { page: 2, contents: &[] }), None);
+    let bytes = PAGE_SIZE + state.len();
+    let delta = Record::Delta { cause: Cause::Quantum, state: &state };
+    assert_eq!(
+        row(delta).expect("a row"),
+        format!("             7  delta      {bytes:>6}  to 8, 2 pages, quantum")
+    );
+    assert!(row(delta).expect("a row").ends_with(" 0 pages, quantum"));
+}
+
 #[test]
 fn a_range_holds_both_its_ends_and_nothing_else() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -125,11 +145,11 @@ fn a_range_holds_both_its_ends_and_nothing_else() {
     recording(&dir);
     let recording = Recording::open(&dir).expect("a recording");
     let rows = |from, to| {
-        let mut rows = Vec::new();
+        let (mut rows, mut pages) = (Vec::new(), Pages::default());
         let range = Range { from: Position(from), to: Position(to) };
         read(&recording, range, |visit| {
             if let Visit::Record(record) = visit {
-                rows.push(Row::new(record).to_string());
+                rows.extend(Row::new(record, &mut pages).map(|row| row.to_string()));
             }
             Ok(true)
         })
