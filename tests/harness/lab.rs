@@ -1,4 +1,4 @@
-//! The network of a scenario: two hosts, a client, a switch between them, and a link of the two hosts' own.
+//! The network of a scenario, with all that a test does to it.
 
 use std::{
     env,
@@ -9,19 +9,11 @@ use std::{
     time::Duration,
 };
 
+use echovisor_tools::lab::{self, LINK, Network, TAP};
+pub use echovisor_tools::lab::{CLIENT, GUEST};
 use serde_json::Value;
 
-use crate::{LIMIT, Namespace, Node, Role, Scene, Status, echovisor, wait_for};
-
-/// The client's address.
-pub const CLIENT: &str = "10.0.0.1";
-
-/// The guest's address, on whichever host it lives.
-pub const GUEST: &str = "10.0.0.2";
-
-/// The interface between the two hosts, on either of them. Nothing else goes through it, so its counters are what
-/// replication costs.
-const LINK: &str = "link0";
+use crate::{LIMIT, Namespace, Node, Role, Scene, Status, echovisor, namespace::must, wait_for};
 
 /// The state of an open TCP connection in /proc/net/tcp.
 const ESTABLISHED: &str = "01";
@@ -67,20 +59,13 @@ impl<'a> Lab<'a> {
                 panic!("{device}: {error}\nhint: `echovisor check-host` says what this host lacks")
             });
         }
-        let switch = Namespace::new();
-        bridge(&switch);
-        let client = Namespace::new();
-        cable(&client, "eth0", &switch, "client");
-        client.ip(&format!("address add {CLIENT}/24 dev eth0"));
-        let primary = Site::new("10.1.0.1", &switch, "primary", key(scene));
-        let secondary = Site::new("10.1.0.2", &switch, "secondary", key(scene));
-        cable(&primary.namespace, LINK, &secondary.namespace, LINK);
-        for site in [&primary, &secondary] {
-            site.namespace.ip(&format!("address add {}/30 dev {LINK}", site.address));
-        }
-        for port in ["client", "primary", "secondary"] {
-            switch.ip(&format!("link set {port} master br0"));
-        }
+        let Network { client, primary, secondary, switch } = must(Network::new());
+        let [client, switch] = [client, switch].map(Namespace);
+        let [primary, secondary] = [primary, secondary].map(|lab::Site { namespace, address }| Site {
+            namespace: Namespace(namespace),
+            address,
+            key: key(scene),
+        });
         if let Some(options) = netem() {
             let client_side = [(&client, "eth0"), (&switch, "client")];
             let link = [&primary, &secondary].map(|site| (&site.namespace, LINK));
@@ -213,8 +198,7 @@ impl<'a> Lab<'a> {
     /// Bytes that crossed the link, both directions, with all headers.
     #[must_use]
     pub fn link_bytes(&self) -> u64 {
-        let traffic = self.primary.namespace.traffic(LINK);
-        traffic.received + traffic.sent
+        self.primary.namespace.traffic(LINK).total()
     }
 
     /// Slows the link down to `rate`, such as `100mbit`, in both directions.
@@ -229,18 +213,7 @@ impl Site {
     /// Bytes of frames that a node at this site has sent on behalf of its guest.
     #[must_use]
     pub fn guest_frames(&self) -> u64 {
-        self.namespace.traffic("tap0").received
-    }
-
-    fn new(address: &'static str, switch: &Namespace, port: &str, key: PathBuf) -> Site {
-        let namespace = Namespace::new();
-        bridge(&namespace);
-        namespace.ip("tuntap add tap0 mode tap");
-        cable(&namespace, "eth0", switch, port);
-        for interface in ["eth0", "tap0"] {
-            namespace.ip(&format!("link set {interface} up master br0"));
-        }
-        Site { namespace, address, key }
+        self.namespace.traffic(TAP).received
     }
 }
 
@@ -260,18 +233,4 @@ pub fn key(scene: &Scene) -> PathBuf {
 /// What the network between client and guest, and the link, do to packets: options of netem.
 fn netem() -> Option<String> {
     env::var("ECHOVISOR_NETEM").ok().filter(|options| !options.is_empty())
-}
-
-/// A bridge `br0` that forwards from its first moment on.
-fn bridge(namespace: &Namespace) {
-    namespace.ip("link add br0 type bridge forward_delay 0 stp_state 0 mcast_snooping 0");
-    namespace.ip("link set br0 up");
-}
-
-/// A cable between two namespaces.
-fn cable(here: &Namespace, interface: &str, there: &Namespace, port: &str) {
-    let peer = there.path();
-    here.ip(&format!("link add {interface} type veth peer name {port} netns {}", peer.display()));
-    here.ip(&format!("link set {interface} up"));
-    there.ip(&format!("link set {port} up"));
 }

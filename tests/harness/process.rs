@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use echovisor_tools::lab::cpu_time;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{LIMIT, Namespace, Scene, program, wait_for};
@@ -85,14 +86,7 @@ impl Process {
     /// If the host has lost it.
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
-        let (mut clock, mut time) = (0, libc::timespec { tv_sec: 0, tv_nsec: 0 });
-        // SAFETY: both write through a pointer to a local of the type that they expect.
-        let failed = unsafe {
-            libc::clock_getcpuclockid(self.child.id() as i32, &raw mut clock) != 0
-                || libc::clock_gettime(clock, &raw mut time) != 0
-        };
-        assert!(!failed, "a child of this process");
-        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+        cpu_time(self.child.id()).expect("a child of this process")
     }
 
     /// Stops it as a host that falls asleep would: without a word, but with all that it has.

@@ -7,6 +7,8 @@ use std::{
     sync::OnceLock,
 };
 
+use echovisor_tools::lab;
+
 /// Where a scenario's inner process finds the `echovisor` that the outer one built.
 pub(crate) const ECHOVISOR: &str = "ECHOVISOR_TESTS_BINARY";
 
@@ -58,10 +60,6 @@ pub fn cargo() -> Command {
 /// # Panics
 /// If it is not installed; the message names the script that does it.
 pub fn program(name: impl AsRef<Path>) -> PathBuf {
-    let name = name.as_ref();
-    // Not every user has the system's own programs in the search path.
-    let path = env::var_os("PATH").unwrap_or_default();
-    let folders = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
-    found.unwrap_or_else(|| panic!("`{}` is not installed\nhint: run tests/install-packages", name.display()))
+    let found = lab::program(name);
+    found.unwrap_or_else(|error| panic!("{error}\nhint: run tests/install-packages"))
 }

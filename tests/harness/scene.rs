@@ -8,12 +8,13 @@ use std::{
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
+use echovisor_tools::lab::enclosed;
 use fastrand::Rng;
 
-use crate::{echovisor, program, program::ECHOVISOR, size};
+use crate::{echovisor, namespace::must, program, program::ECHOVISOR, size};
 
 /// Set in the process that is inside of the namespaces.
 const INSIDE: &str = "ECHOVISOR_TESTS_INSIDE";
@@ -55,7 +56,7 @@ fn outside(test: &str) {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
 
     let (output, writer) = io::pipe().expect("a pipe");
-    let mut command = unshare();
+    let mut command = must(enclosed());
     command
         .arg(env::current_exe().expect("this test has a file"))
         .args(["--exact", test, "--include-ignored", "--nocapture", "--quiet"])
@@ -89,28 +90,6 @@ fn outside(test: &str) {
 /// Whether a line is what `libtest` says about the one test inside, which nobody needs twice.
 fn is_libtest(line: &str) -> bool {
     line.is_empty() || line.starts_with("running ") || line.starts_with("test result: ") || line == "."
-}
-
-/// `unshare` with the flags that work here.
-fn unshare() -> Command {
-    const NAMESPACES: [&str; 6] = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--"];
-    const AS_USER: [&str; 2] = ["--user", "--map-root-user"];
-    static FLAGS: OnceLock<Vec<&str>> = OnceLock::new();
-
-    let with = |flags: &[&str]| {
-        let mut command = Command::new(program("unshare"));
-        command.args(flags);
-        command
-    };
-    let flags = FLAGS.get_or_init(|| {
-        let choices = [NAMESPACES.to_vec(), [&AS_USER[..], &NAMESPACES[..]].concat()];
-        let works = |flags: &Vec<&str>| with(flags).arg("true").output().is_ok_and(|out| out.status.success());
-        choices.into_iter().find(works).expect(
-            "this host lets this user make no namespaces\nhint: run the tests as root, or allow user namespaces: sysctl \
-             user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns",
-        )
-    });
-    with(flags)
 }
 
 fn inside(body: impl FnOnce(&Scene)) {

@@ -1,12 +1,13 @@
 //! The parts of the `echovisor` program: its command line, one module per command, and what commands share.
 //!
-//! [`model`], [`switch`] and [`control`] know nothing of the commands, so that tests and benches use them too.
+//! [`model`], [`switch`], [`lab`] and [`control`] know nothing of the commands, so that tests and benches use them too.
 
 pub mod cli;
 pub mod commands;
 pub mod control;
 pub mod failure;
 pub mod key_file;
+pub mod lab;
 pub mod model;
 pub mod node;
 pub mod output;
