@@ -2,22 +2,10 @@
 
 use std::{ffi::OsStr, path::Path};
 
+pub use echovisor_tools::lab::Measured;
 use serde::Deserialize;
 
 use crate::{GUEST, Lab, Namespace, echovisor};
-
-/// What `redis-benchmark` measured of one kind of request.
-#[derive(Clone, Debug)]
-pub struct Measured {
-    /// The kind.
-    pub request: String,
-    /// Requests per second.
-    pub rate: f64,
-    /// Median of the response time, ms.
-    pub p50: f64,
-    /// 99th percentile of the response time, ms.
-    pub p99: f64,
-}
 
 impl Lab<'_> {
     /// Runs `redis-benchmark` against the guest, with arguments that are separated by blanks.
@@ -29,21 +17,10 @@ impl Lab<'_> {
         let finished = self.client.run("redis-benchmark", arguments);
         let (stderr, table) = (finished.stderr.clone(), finished.output());
         assert!(!stderr.contains("Error") && !table.contains("Error"), "{stderr}\n{table}");
-        let rows: Vec<Measured> = table.lines().filter_map(row).collect();
+        let rows = Measured::rows(&table);
         assert!(!rows.is_empty(), "no rows in:\n{table}");
         rows
     }
-}
-
-/// A row of the table: `"SET","12345.67",...`; the header's second column is no number.
-fn row(line: &str) -> Option<Measured> {
-    let columns: Vec<&str> = line.split(',').map(|column| column.trim_matches('"')).collect();
-    // test, rps, avg, min, p50, p95, p99, max
-    let [request, rate, _, _, p50, _, p99, _] = columns[..] else {
-        return None;
-    };
-    let number = |text: &str| text.parse::<f64>().ok();
-    Some(Measured { request: request.to_owned(), rate: number(rate)?, p50: number(p50)?, p99: number(p99)? })
 }
 
 /// What `replay --json` found.

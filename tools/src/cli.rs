@@ -13,8 +13,8 @@ use humantime::Duration;
 
 use crate::{
     commands::{
-        check_host, demo, inspect, keygen, primary, promote, record, replay, secondary, snapshot, status,
-        stop,
+        bench, check_host, demo, inspect, keygen, primary, promote, record, replay, secondary, snapshot,
+        status, stop,
     },
     failure::{Exit, Failure},
     key_file, output,
@@ -62,6 +62,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Swap the roles of the two nodes of a protected guest, which notices nothing
     Promote(promote::PromoteArgs),
+    /// Measure what each way to protect a guest costs: network, response time, memory, throughput
+    Bench(bench::BenchArgs),
     /// Ask a running node to end; a guest with a --store goes on when it is started again, any other is gone
     Stop(stop::StopArgs),
     /// See what this host offers, and what is missing, with the remedy
@@ -75,6 +77,7 @@ impl Command {
     /// Whatever stands in the way, with a hint and an exit code.
     pub fn run(self) -> Result<Exit, Failure> {
         match self {
+            Command::Bench(args) => bench::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Inspect(args) => inspect::run(&args),
             Command::Keygen(args) => keygen::run(&args),

@@ -22,6 +22,15 @@ pub enum Exit {
     Unfit = 5,
 }
 
+impl Exit {
+    /// How another process of this program ended.
+    #[must_use]
+    pub(crate) fn of_code(code: i32) -> Option<Exit> {
+        use Exit::{Corrupt, Divergence, Done, Failed, Unfit, Usage};
+        [Done, Failed, Usage, Divergence, Corrupt, Unfit].into_iter().find(|exit| *exit as i32 == code)
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
         ExitCode::from(exit as u8)

@@ -2,10 +2,12 @@
 //!
 //! [`model`], [`switch`], [`lab`] and [`control`] know nothing of the commands, so that tests and benches use them too.
 
+mod child;
 pub mod cli;
 pub mod commands;
 pub mod control;
 pub mod failure;
+mod interruption;
 pub mod key_file;
 pub mod lab;
 pub mod model;

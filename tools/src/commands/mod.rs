@@ -1,5 +1,6 @@
 //! The commands, one module each: its arguments, and `run`.
 
+pub mod bench;
 pub mod check_host;
 pub mod demo;
 pub mod inspect;

@@ -17,6 +17,7 @@ mod error;
 mod namespace;
 mod network;
 mod program;
+mod redis_benchmark;
 mod usage;
 
 pub use enclosure::enclosed;
@@ -24,4 +25,5 @@ pub use error::LabError;
 pub use namespace::{Namespace, Traffic};
 pub use network::{CLIENT, GUEST, LINK, Network, Site, TAP};
 pub use program::{package, program};
+pub use redis_benchmark::Measured;
 pub use usage::{cpu_time, resident};

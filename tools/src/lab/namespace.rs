@@ -149,7 +149,7 @@ impl Traffic {
         let row = table.lines().find_map(|line| line.trim().strip_prefix(interface)?.strip_prefix(':'))?;
         let mut numbers = row.split_whitespace().map(str::parse);
         let received = numbers.next()?.ok()?;
-        let sent = numbers.nth(7 - 1)?.ok()?;
+        let sent = numbers.nth(7)?.ok()?;
         Some(Traffic { received, sent })
     }
 

@@ -32,7 +32,7 @@
 //! # }
 //! ```
 
-mod resp;
+pub(crate) mod resp;
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -2,7 +2,7 @@
 
 /// One reply of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reply<'a> {
+pub(crate) enum Reply<'a> {
     /// `+OK`.
     Simple(&'a [u8]),
     /// `-ERR ...`.
@@ -15,7 +15,7 @@ pub(super) enum Reply<'a> {
 
 /// These bytes are no reply, and no bytes after them can make them one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NotAReply;
+pub(crate) struct NotAReply;
 
 /// Longest line of a reply: an error with its text.
 const LINE_MAX: usize = 1024;
@@ -24,7 +24,7 @@ const LINE_MAX: usize = 1024;
 const BULK_MAX: usize = 64 << 10;
 
 /// Appends one request.
-pub(super) fn write_request(words: &[&[u8]], out: &mut Vec<u8>) {
+pub(crate) fn write_request(words: &[&[u8]], out: &mut Vec<u8>) {
     out.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
     for word in words {
         out.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
@@ -34,7 +34,7 @@ pub(super) fn write_request(words: &[&[u8]], out: &mut Vec<u8>) {
 }
 
 /// Takes the first reply off `bytes`; `None` if it is not complete yet.
-pub(super) fn read_reply<'a>(bytes: &mut &'a [u8]) -> Result<Option<Reply<'a>>, NotAReply> {
+pub(crate) fn read_reply<'a>(bytes: &mut &'a [u8]) -> Result<Option<Reply<'a>>, NotAReply> {
     let Some(end) = bytes.iter().take(LINE_MAX).position(|byte| *byte == b'\n') else {
         return if bytes.len() < LINE_MAX { Ok(None) } else { Err(NotAReply) };
     };
@@ -63,7 +63,7 @@ pub(super) fn read_reply<'a>(bytes: &mut &'a [u8]) -> Result<Option<Reply<'a>>, 
 }
 
 /// A number as servers write it.
-pub(super) fn number(digits: &[u8]) -> Result<i64, NotAReply> {
+pub(crate) fn number(digits: &[u8]) -> Result<i64, NotAReply> {
     std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or(NotAReply)
 }
 

@@ -3,7 +3,6 @@
 
 mod client;
 mod course;
-mod node;
 mod story;
 mod teller;
 mod verdict;
@@ -11,13 +10,13 @@ mod verdict;
 use std::{env, path::Path};
 
 use clap::{Args, value_parser};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 pub use verdict::Verdict;
 
 use crate::{
     cli::{block_on, print_result},
     commands::check_host,
     failure::{Exit, Failure},
+    interruption::unless_interrupted,
 };
 
 /// The arguments of `echovisor demo`.
@@ -74,29 +73,5 @@ pub fn run(args: &DemoArgs) -> Result<Exit, Failure> {
 /// # Errors
 /// If the demo can't be set up, or can't go on.
 pub fn play(args: &DemoArgs, program: &Path, temporary: &Path) -> Result<Verdict, Failure> {
-    block_on(async {
-        // Heard from the beginning: there must be no moment at which an interruption leaves something behind.
-        let (mut interrupt, mut terminate) =
-            (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-        let interruption = async {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        };
-        tokio::select! {
-            verdict = story::perform(args, program, temporary) => verdict,
-            () = interruption => {
-                let hint = "no process and no file of the demo is left; run it again at any time";
-                Err(Failure::new("interrupted", hint))
-            }
-        }
-    })
-}
-
-fn listen(kind: SignalKind) -> Result<Signal, Failure> {
-    signal(kind).map_err(|error| {
-        let hint = "see whether the limit of open files (`ulimit -n`) is reached";
-        Failure::new("cannot listen for signals", hint).because(error)
-    })
+    block_on(unless_interrupted("demo", story::perform(args, program, temporary)))
 }

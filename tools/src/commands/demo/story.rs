@@ -3,6 +3,7 @@
 use std::{
     io,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -15,11 +16,11 @@ use super::{
     DemoArgs,
     client::{Addresses, Client},
     course::Course,
-    node::{Node, SAID_ABOVE},
     teller::Teller,
     verdict::Verdict,
 };
 use crate::{
+    child::{Node, SAID_ABOVE},
     control::{Role, Status},
     failure::Failure,
     model::{Load, Model},
@@ -117,6 +118,7 @@ impl Stage {
         };
         let folder =
             tempfile::Builder::new().prefix("echovisor-demo-").tempdir_in(temporary).map_err(unusable)?;
+        let command = || Command::new(program);
         let path = |name: &str| folder.path().join(name).display().to_string();
         let switch = Switch::bind(&folder.path().join("net")).map_err(unusable)?;
         let client =
@@ -128,7 +130,7 @@ impl Stage {
         let common = ["--net", &net, "--arbiter", &arbiter];
         let guest =
             ["--guest", "kv", "--guest-args", GUEST_ARGUMENTS, "--wait-for-secondary", "--listen", &link];
-        let mut primary = Node::start(program, "primary", common.into_iter().chain(guest), folder.path())?;
+        let mut primary = Node::start(command(), "primary", common.into_iter().chain(guest), folder.path())?;
         teller.tell(format_args!(
             "primary (process {}) is started, with the built-in guest `kv`",
             primary.pid()
@@ -138,7 +140,7 @@ impl Stage {
             return Err(failure);
         }
         let join = ["--join", &link];
-        let secondary = Node::start(program, "secondary", common.into_iter().chain(join), folder.path())?;
+        let secondary = Node::start(command(), "secondary", common.into_iter().chain(join), folder.path())?;
         teller.tell(format_args!("secondary (process {}) is started, and joins it", secondary.pid()));
 
         let load = Load {

@@ -1,4 +1,4 @@
-//! A node of the demo: a process of its own, which is gone at the latest when the demo is.
+//! A node as a child process, which is gone at the latest when this process is.
 
 use std::{
     ffi::OsStr,
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The hint where only a node can know more.
-pub(super) const SAID_ABOVE: &str =
+pub(crate) const SAID_ABOVE: &str =
     "what the nodes said last stands above; RUST_LOG=debug makes them say more";
 
 /// Lines that are shown of what a node said last.
@@ -33,7 +33,7 @@ const PERIOD: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running node, or a killed one.
-pub(super) struct Node {
+pub(crate) struct Node {
     name: &'static str,
     child: Child,
     control: PathBuf,
@@ -42,9 +42,9 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// Starts `program NAME ARGUMENTS... --control ...`; its files are in `folder`.
-    pub(super) fn start<A: AsRef<OsStr>>(
-        program: &Path,
+    /// Starts `command NAME ARGUMENTS... --control ...`; its files are in `folder`.
+    pub(crate) fn start<A: AsRef<OsStr>>(
+        mut command: Command,
         name: &'static str,
         arguments: impl IntoIterator<Item = A>,
         folder: &Path,
@@ -52,12 +52,11 @@ impl Node {
         let control = folder.join(format!("{name}.control"));
         let stderr = folder.join(format!("{name}.stderr"));
         let spawn = || -> io::Result<Child> {
-            let mut command = Command::new(program);
             command.arg(name).args(arguments).arg("--control").arg(&control);
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&stderr)?);
             // SAFETY: between fork and exec the closure makes one system call; it allocates nothing and takes no lock.
             unsafe {
-                // Were the demo itself killed, nobody else would end its nodes.
+                // Were this process killed, nobody else would end its nodes.
                 command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
             }
             command.spawn()
@@ -70,17 +69,17 @@ impl Node {
     }
 
     /// The number of the process.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// What the node says of itself, if it answers.
-    pub(super) async fn status(&self) -> Option<Status> {
+    pub(crate) async fn status(&self) -> Option<Status> {
         control::status(&self.control).await.ok()
     }
 
     /// Waits until the node's status is such. If it has a peer, that must not end meanwhile.
-    pub(super) async fn until(
+    pub(crate) async fn until(
         &mut self,
         what: &str,
         mut peer: Option<&mut Node>,
@@ -102,7 +101,7 @@ impl Node {
     }
 
     /// Fails if the node has ended by itself.
-    pub(super) fn check(&mut self) -> Result<(), Failure> {
+    pub(crate) fn check(&mut self) -> Result<(), Failure> {
         if self.killed {
             return Ok(());
         }
@@ -119,8 +118,8 @@ impl Node {
     }
 
     /// kill -9, after a while; gives the moment of it. A thread of its own does it, so that the moment has nothing to do
-    /// with what the demo is just doing.
-    pub(super) fn kill_after(&mut self, delay: Duration) -> JoinHandle<io::Result<Instant>> {
+    /// with what this one is just doing.
+    pub(crate) fn kill_after(&mut self, delay: Duration) -> JoinHandle<io::Result<Instant>> {
         self.killed = true;
         // The process is waited for only when this is dropped, so until then the number is nobody else's.
         let pid = Pid::from_child(&self.child);
@@ -133,7 +132,7 @@ impl Node {
     }
 
     /// Shows what the node said last, so that a failure explains itself.
-    pub(super) fn tell_last_words(&self) {
+    pub(crate) fn tell_last_words(&self) {
         let said = fs::read(&self.stderr).unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
         let lines: Vec<&str> = said.lines().collect();

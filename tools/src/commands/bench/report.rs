@@ -1,0 +1,22 @@
+//! What the bench leaves: tables on stdout, and files.
+
+use std::{fs, path::Path};
+
+use super::{BenchArgs, results::Results, tables::tables};
+use crate::{failure::Failure, output};
+
+/// Prints the tables and writes the files that were asked for.
+pub(super) fn publish(args: &BenchArgs, results: &Results) -> Result<(), Failure> {
+    if let Some(file) = &args.json {
+        write(file, &output::json(&results.rows())?)?;
+    }
+    let tables: Vec<String> = tables(results).iter().map(ToString::to_string).collect();
+    output::print(tables.join("\n").trim_end())
+}
+
+fn write(file: &Path, content: &str) -> Result<(), Failure> {
+    fs::write(file, content).map_err(|error| {
+        let hint = "see whether its folder exists and can be written to";
+        Failure::new(format!("cannot write {}", file.display()), hint).because(error)
+    })
+}

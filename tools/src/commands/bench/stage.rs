@@ -1,0 +1,191 @@
+//! A network and its nodes, for one run.
+
+use std::{
+    ffi::OsStr,
+    fs, io,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use super::{link::Link, policy::Policy, workload::Guest};
+use super::{link::Rate, row::Resident};
+use crate::{
+    child::{Node, SAID_ABOVE},
+    control::{Role, Status},
+    failure::Failure,
+    key_file,
+    lab::{self, GUEST, Network, Site, TAP},
+};
+
+/// The port of the link.
+const LINK_PORT: u16 = 7000;
+
+/// How long is waited for the acknowledgement of everything, at most. A policy may have something to send all the time.
+const SETTLING: Duration = Duration::from_secs(1);
+
+/// How often it is looked.
+const PERIOD: Duration = Duration::from_millis(5);
+
+/// Everything that takes part.
+pub(super) struct Stage {
+    // Fields are dropped in order: first the nodes end, then the network goes.
+    pub(super) primary: Node,
+    secondary: Option<Node>,
+    pub(super) network: Network,
+}
+
+impl Stage {
+    /// Lays the network and starts the nodes; the guest is protected then, if it shall be, and answers.
+    pub(super) async fn set(
+        policy: Policy,
+        guest: Guest,
+        link: &Link,
+        epoch: Duration,
+        program: &OsStr,
+        folder: &Path,
+    ) -> Result<Stage, Failure> {
+        fs::create_dir(folder).map_err(|error| unusable(folder, error))?;
+        let network = Network::new()?;
+        if let Rate::Limited(rate) = &link.rate {
+            network.shape_link(rate)?;
+        }
+        let nodes = Nodes { network: &network, program, folder };
+        let mut primary = nodes.primary(policy, &guest, epoch)?;
+        if let Err(failure) = primary.until("up", None, |status| status.role == Role::Primary).await {
+            primary.tell_last_words();
+            return Err(failure);
+        }
+        let secondary = policy.has_secondary().then(|| nodes.secondary()).transpose()?;
+        let mut stage = Stage { primary, secondary, network };
+        let port = guest.port;
+        let ready = stage.until_ready(port).await;
+        if ready.is_err() {
+            stage.tell_last_words();
+        }
+        ready.map(|()| stage)
+    }
+
+    async fn until_ready(&mut self, port: u16) -> Result<(), Failure> {
+        if self.secondary.is_some() {
+            self.primary.until("protected", self.secondary.as_mut(), |status| status.protected).await?;
+        }
+        super::client::connect(&self.network.client, port).map(|_| ())
+    }
+
+    /// How the primary is.
+    pub(super) async fn status(&mut self) -> Result<Status, Failure> {
+        self.primary.check()?;
+        if let Some(secondary) = &mut self.secondary {
+            secondary.check()?;
+        }
+        let status = self.primary.status().await;
+        status.ok_or_else(|| Failure::new("the primary does not answer", SAID_ABOVE))
+    }
+
+    /// Waits until everything is acknowledged.
+    pub(super) async fn settle(&mut self) -> Result<(), Failure> {
+        let begun = Instant::now();
+        while begun.elapsed() < SETTLING {
+            let status = self.status().await?;
+            if status.acknowledged >= status.watermark {
+                break;
+            }
+            tokio::time::sleep(PERIOD).await;
+        }
+        Ok(())
+    }
+
+    /// How much memory the nodes have now.
+    pub(super) fn resident(&self) -> Result<Resident, Failure> {
+        let of = |node: &Node| {
+            lab::resident(node.pid()).map_err(|error| {
+                Failure::new("the memory of a node is unknown", "see whether /proc is mounted").because(error)
+            })
+        };
+        let secondary = self.secondary.as_ref().map(of).transpose()?;
+        Ok(Resident { primary: of(&self.primary)?, secondary })
+    }
+
+    /// Shows what the nodes said last, so that a failure explains itself.
+    pub(super) fn tell_last_words(&self) {
+        self.primary.tell_last_words();
+        self.secondary.iter().for_each(Node::tell_last_words);
+    }
+}
+
+/// What is needed to start nodes.
+struct Nodes<'a> {
+    network: &'a Network,
+    program: &'a OsStr,
+    folder: &'a Path,
+}
+
+impl Nodes<'_> {
+    /// Whoever runs the guest first.
+    fn primary(&self, policy: Policy, guest: &Guest, epoch: Duration) -> Result<Node, Failure> {
+        let site = &self.network.primary;
+        let guest_arguments = format!("ip={GUEST}/24");
+        let mut arguments = words(["--guest", guest.name, "--guest-args", &guest_arguments]);
+        arguments.extend(words(["--memory", guest.memory, "--net", &format!("tap:{TAP}")]));
+        if policy == Policy::Recorded {
+            arguments.extend(words(["--out", &self.path("recording")]));
+            return self.start("record", site, &arguments);
+        }
+        if policy.has_secondary() {
+            arguments.extend(words(["--policy", policy.name(), "--wait-for-secondary"]));
+            arguments.extend(words(["--listen", &address(site)]));
+            arguments.extend(self.membership("primary", "secondary")?);
+        }
+        if policy == Policy::Checkpoint {
+            arguments.extend(words(["--epoch", &humantime::format_duration(epoch).to_string()]));
+        }
+        self.start("primary", site, &arguments)
+    }
+
+    fn secondary(&self) -> Result<Node, Failure> {
+        let site = &self.network.secondary;
+        let mut arguments =
+            words(["--net", &format!("tap:{TAP}"), "--join", &address(&self.network.primary)]);
+        arguments.extend(words(["--listen", &address(site)]));
+        arguments.extend(self.membership("secondary", "primary")?);
+        self.start("secondary", site, &arguments)
+    }
+
+    /// The arbiter, and the keys of both ends: the link is encrypted, as between two hosts.
+    fn membership(&self, own: &str, other: &str) -> Result<Vec<String>, Failure> {
+        for name in [own, other] {
+            let key = self.folder.join(format!("{name}.key"));
+            if !key.exists() {
+                key_file::generate(&key)?;
+            }
+        }
+        let peer = key_file::public_path(&self.folder.join(format!("{other}.key")));
+        let (key, arbiter) = (self.path(&format!("{own}.key")), format!("file:{}", self.path("arbiter")));
+        Ok(words(["--arbiter", &arbiter, "--key", &key, "--peer", &peer.display().to_string()]))
+    }
+
+    fn start(&self, name: &'static str, site: &Site, arguments: &[String]) -> Result<Node, Failure> {
+        let mut command = Command::new(self.program);
+        site.namespace.house(&mut command)?;
+        Node::start(command, name, arguments, self.folder)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+}
+
+/// Where a node at this site listens for its peer.
+fn address(site: &Site) -> String {
+    format!("{}:{LINK_PORT}", site.address)
+}
+
+fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
+    words.map(String::from).to_vec()
+}
+
+fn unusable(folder: &Path, error: io::Error) -> Failure {
+    let hint = "let TMPDIR name a folder that can be written to and has a short path";
+    Failure::new(format!("cannot use the temporary folder {}", folder.display()), hint).because(error)
+}
