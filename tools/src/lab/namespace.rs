@@ -49,6 +49,15 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// The same namespace, for somebody else.
+    ///
+    /// # Errors
+    /// If the host has no file descriptor left for it.
+    pub fn try_clone(&self) -> Result<Namespace, LabError> {
+        let file = self.file.try_clone().map_err(|error| LabError::Namespace("shared", error))?;
+        Ok(Namespace { file })
+    }
+
     /// Does something in this namespace, and panics if that does.
     ///
     /// # Errors
@@ -66,7 +75,7 @@ impl Namespace {
     /// # Errors
     /// If the host has no file descriptor left for it.
     pub fn house(&self, command: &mut Command) -> Result<(), LabError> {
-        let file = self.file.try_clone().map_err(|error| LabError::Namespace("entered", error))?;
+        let Namespace { file } = self.try_clone()?;
         // SAFETY: between fork and exec the closure makes one system call; it allocates nothing and takes no lock.
         unsafe {
             command.pre_exec(move || {

@@ -5,7 +5,9 @@ mod client;
 mod link;
 mod load;
 mod meter;
+mod placement;
 mod policy;
+mod relay;
 mod report;
 mod results;
 mod round;
@@ -25,6 +27,7 @@ use std::{
 use clap::{Args, value_parser};
 use humantime::Duration;
 use link::{Link, Rate};
+use placement::Placement;
 use policy::Policy;
 use workload::Workload;
 
@@ -138,8 +141,13 @@ async fn enclose(command: Command) -> Result<std::process::ExitStatus, Failure> 
 
 fn inside(args: &BenchArgs, folder: &Path) -> Result<Exit, Failure> {
     let program = this_program()?;
-    let (results, failure) = block_on(round::measure_all(args, &program, folder))?;
-    report::publish(args, &results)?;
+    let placement = Placement::here().and_then(|placement| placement.pin_clients().map(|()| placement));
+    let placement = placement.map_err(|error| {
+        let hint = "see whether a container or a cpuset limits the processors of this process";
+        Failure::new("cannot choose processors for nodes and clients", hint).because(error)
+    })?;
+    let (results, failure) = block_on(round::measure_all(args, &program, folder, &placement))?;
+    report::publish(args, &results, &placement)?;
     failure.map_or(Ok(Exit::Done), Err)
 }
 

@@ -2,16 +2,16 @@
 
 use std::{fs, path::Path};
 
-use super::{BenchArgs, results::Results, tables::tables};
+use super::{BenchArgs, placement::Placement, results::Results, tables::tables};
 use crate::{failure::Failure, output};
 
 /// Prints the tables and writes the files that were asked for.
-pub(super) fn publish(args: &BenchArgs, results: &Results) -> Result<(), Failure> {
+pub(super) fn publish(args: &BenchArgs, results: &Results, placement: &Placement) -> Result<(), Failure> {
     if let Some(file) = &args.json {
         write(file, &output::json(&results.rows())?)?;
     }
     let tables: Vec<String> = tables(results).iter().map(ToString::to_string).collect();
-    output::print(tables.join("\n").trim_end())
+    output::print(format_args!("{}\n{placement}", tables.join("\n")))
 }
 
 fn write(file: &Path, content: &str) -> Result<(), Failure> {

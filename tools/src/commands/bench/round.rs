@@ -9,10 +9,11 @@ use super::{
     link::Link,
     load::{Ground, Outcome},
     meter::{Reading, Spent},
+    placement::Placement,
     policy::Policy,
     results::Results,
     row::{Resident, Row},
-    stage::Stage,
+    stage::{Props, Stage},
     workload::Workload,
 };
 use crate::{failure::Failure, output};
@@ -23,6 +24,7 @@ pub(super) async fn measure_all(
     args: &BenchArgs,
     program: &OsStr,
     folder: &Path,
+    placement: &Placement,
 ) -> Result<(Results, Option<Failure>), Failure> {
     let (mut results, mut failed) = (Results::default(), Vec::new());
     let runs = runs(args);
@@ -35,7 +37,8 @@ pub(super) async fn measure_all(
         bar.set_message(run.to_string());
         bar.tick();
         let folder = folder.join(number.to_string());
-        let measured = run.measure(args, program, &folder).await;
+        let measured =
+            run.measure(args, Props { program, folder: &folder, epoch: *args.epoch, placement }).await;
         // Recordings are large.
         let _ = fs::remove_dir_all(&folder);
         match measured {
@@ -78,9 +81,9 @@ fn runs(args: &BenchArgs) -> Vec<Run> {
 }
 
 impl Run {
-    async fn measure(&self, args: &BenchArgs, program: &OsStr, folder: &Path) -> Result<Row, Failure> {
+    async fn measure(&self, args: &BenchArgs, props: Props<'_>) -> Result<Row, Failure> {
         let Run { round, policy, workload, link } = self;
-        let mut stage = Stage::set(self.policy, workload.guest(), link, *args.epoch, program, folder).await?;
+        let mut stage = Stage::set(*policy, workload.guest(), link, props).await?;
         let played = self.play(args, &mut stage).await;
         if played.is_err() {
             stage.tell_last_words();

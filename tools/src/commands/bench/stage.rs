@@ -8,8 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{link::Link, policy::Policy, workload::Guest};
-use super::{link::Rate, row::Resident};
+use super::{
+    client,
+    link::{Link, Rate},
+    placement::Placement,
+    policy::Policy,
+    relay::Relay,
+    row::Resident,
+    workload::Guest,
+};
 use crate::{
     child::{Node, SAID_ABOVE},
     control::{Role, Status},
@@ -32,7 +39,18 @@ pub(super) struct Stage {
     // Fields are dropped in order: first the nodes end, then the network goes.
     pub(super) primary: Node,
     secondary: Option<Node>,
+    _relay: Option<Relay>,
     pub(super) network: Network,
+}
+
+/// With what a stage is set.
+pub(super) struct Props<'a> {
+    /// This program, as the nodes.
+    pub(super) program: &'a OsStr,
+    /// For the files of this one stage.
+    pub(super) folder: &'a Path,
+    pub(super) epoch: Duration,
+    pub(super) placement: &'a Placement,
 }
 
 impl Stage {
@@ -41,25 +59,25 @@ impl Stage {
         policy: Policy,
         guest: Guest,
         link: &Link,
-        epoch: Duration,
-        program: &OsStr,
-        folder: &Path,
+        props: Props<'_>,
     ) -> Result<Stage, Failure> {
-        fs::create_dir(folder).map_err(|error| unusable(folder, error))?;
+        fs::create_dir(props.folder).map_err(|error| unusable(props.folder, error))?;
         let network = Network::new()?;
         if let Rate::Limited(rate) = &link.rate {
             network.shape_link(rate)?;
         }
-        let nodes = Nodes { network: &network, program, folder };
-        let mut primary = nodes.primary(policy, &guest, epoch)?;
+        let nodes = Nodes { network: &network, props };
+        let mut primary = nodes.primary(policy, &guest)?;
         if let Err(failure) = primary.until("up", None, |status| status.role == Role::Primary).await {
             primary.tell_last_words();
             return Err(failure);
         }
-        let secondary = policy.has_secondary().then(|| nodes.secondary()).transpose()?;
-        let mut stage = Stage { primary, secondary, network };
-        let port = guest.port;
-        let ready = stage.until_ready(port).await;
+        let relay = (policy.has_secondary() && !link.delay.is_zero())
+            .then(|| Relay::start(&network.secondary.namespace, address(&network.primary), link.delay))
+            .transpose()?;
+        let secondary = policy.has_secondary().then(|| nodes.secondary(relay.as_ref())).transpose()?;
+        let mut stage = Stage { primary, secondary, _relay: relay, network };
+        let ready = stage.until_ready(guest.port).await;
         if ready.is_err() {
             stage.tell_last_words();
         }
@@ -70,7 +88,7 @@ impl Stage {
         if self.secondary.is_some() {
             self.primary.until("protected", self.secondary.as_mut(), |status| status.protected).await?;
         }
-        super::client::connect(&self.network.client, port).map(|_| ())
+        client::connect(&self.network.client, port).map(|_| ())
     }
 
     /// How the primary is.
@@ -117,13 +135,12 @@ impl Stage {
 /// What is needed to start nodes.
 struct Nodes<'a> {
     network: &'a Network,
-    program: &'a OsStr,
-    folder: &'a Path,
+    props: Props<'a>,
 }
 
 impl Nodes<'_> {
     /// Whoever runs the guest first.
-    fn primary(&self, policy: Policy, guest: &Guest, epoch: Duration) -> Result<Node, Failure> {
+    fn primary(&self, policy: Policy, guest: &Guest) -> Result<Node, Failure> {
         let site = &self.network.primary;
         let guest_arguments = format!("ip={GUEST}/24");
         let mut arguments = words(["--guest", guest.name, "--guest-args", &guest_arguments]);
@@ -138,15 +155,16 @@ impl Nodes<'_> {
             arguments.extend(self.membership("primary", "secondary")?);
         }
         if policy == Policy::Checkpoint {
-            arguments.extend(words(["--epoch", &humantime::format_duration(epoch).to_string()]));
+            arguments.extend(words(["--epoch", &humantime::format_duration(self.props.epoch).to_string()]));
         }
         self.start("primary", site, &arguments)
     }
 
-    fn secondary(&self) -> Result<Node, Failure> {
+    /// Whoever follows; over the relay, if there is one.
+    fn secondary(&self, relay: Option<&Relay>) -> Result<Node, Failure> {
         let site = &self.network.secondary;
-        let mut arguments =
-            words(["--net", &format!("tap:{TAP}"), "--join", &address(&self.network.primary)]);
+        let primary = relay.map_or(address(&self.network.primary), |relay| relay.address.to_string());
+        let mut arguments = words(["--net", &format!("tap:{TAP}"), "--join", &primary]);
         arguments.extend(words(["--listen", &address(site)]));
         arguments.extend(self.membership("secondary", "primary")?);
         self.start("secondary", site, &arguments)
@@ -155,24 +173,25 @@ impl Nodes<'_> {
     /// The arbiter, and the keys of both ends: the link is encrypted, as between two hosts.
     fn membership(&self, own: &str, other: &str) -> Result<Vec<String>, Failure> {
         for name in [own, other] {
-            let key = self.folder.join(format!("{name}.key"));
+            let key = self.props.folder.join(format!("{name}.key"));
             if !key.exists() {
                 key_file::generate(&key)?;
             }
         }
-        let peer = key_file::public_path(&self.folder.join(format!("{other}.key")));
+        let peer = key_file::public_path(&self.props.folder.join(format!("{other}.key")));
         let (key, arbiter) = (self.path(&format!("{own}.key")), format!("file:{}", self.path("arbiter")));
         Ok(words(["--arbiter", &arbiter, "--key", &key, "--peer", &peer.display().to_string()]))
     }
 
     fn start(&self, name: &'static str, site: &Site, arguments: &[String]) -> Result<Node, Failure> {
-        let mut command = Command::new(self.program);
+        let mut command = Command::new(self.props.program);
         site.namespace.house(&mut command)?;
-        Node::start(command, name, arguments, self.folder)
+        self.props.placement.pin(&mut command, name != "secondary");
+        Node::start(command, name, arguments, self.props.folder)
     }
 
     fn path(&self, name: &str) -> String {
-        self.folder.join(name).display().to_string()
+        self.props.folder.join(name).display().to_string()
     }
 }
 
