@@ -1,6 +1,6 @@
 //! The parts of the `echovisor` program: its command line, one module per command, and what commands share.
 //!
-//! [`model`], [`switch`], [`lab`] and [`control`] know nothing of the commands, so that tests and benches use them too.
+//! [`model`], [`switch`], [`lab`], [`svg`] and [`control`] know nothing of the commands, so that tests and benches use them too.
 
 mod child;
 pub mod cli;
@@ -18,5 +18,6 @@ mod reports;
 pub mod sandbox;
 mod snapshots;
 mod summary;
+pub mod svg;
 pub mod switch;
 pub mod values;

@@ -1,6 +1,6 @@
 //! A plot of throughput over time, as SVG.
 
-use std::fmt::Write;
+use echovisor_tools::svg::{Anchor, Picture, tick};
 
 /// Size of the picture and of a panel's frame, in pixels.
 const WIDTH: f64 = 860.0;
@@ -9,12 +9,6 @@ const LEFT: f64 = 70.0;
 const RIGHT: f64 = 20.0;
 const TOP: f64 = 62.0;
 const BOTTOM: f64 = 48.0;
-
-const INK: &str = "#24292f";
-const GREY: &str = "#6e7781";
-const GRID: &str = "#e4e7eb";
-const LINE: &str = "#0969da";
-const BAND: &str = "#fff1d6";
 
 /// Throughput at a time.
 #[derive(Clone, Copy)]
@@ -36,22 +30,15 @@ pub(crate) struct Panel<'a> {
 
 /// Draws the panels, one below the other.
 pub(crate) fn draw(panels: &[Panel]) -> String {
-    let height = PANEL * panels.len() as f64;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" \
-         font-size=\"12\" fill=\"{INK}\">\n<rect width=\"{WIDTH}\" height=\"{height}\" fill=\"white\"/>\n"
-    );
+    let mut picture = Picture::new(WIDTH, PANEL * panels.len() as f64);
     for (n, panel) in panels.iter().enumerate() {
-        let _ = writeln!(svg, "<g transform=\"translate(0 {})\">", n as f64 * PANEL);
-        panel.draw(&mut svg);
-        svg.push_str("</g>\n");
+        picture.at(0.0, n as f64 * PANEL, |picture| panel.draw(picture));
     }
-    svg.push_str("</svg>\n");
-    svg
+    picture.finish("Replies per second before, during and after a join")
 }
 
 impl Panel<'_> {
-    fn draw(&self, svg: &mut String) {
+    fn draw(&self, picture: &mut Picture) {
         let first = self.samples.first().map_or(0.0, |sample| sample.at);
         let last = self.samples.last().map_or(1.0, |sample| sample.at);
         let most = self.samples.iter().map(|sample| sample.rate).fold(1.0, f64::max);
@@ -61,75 +48,37 @@ impl Panel<'_> {
         let y = |rate: f64| PANEL - BOTTOM - rate / top * (PANEL - TOP - BOTTOM);
         let (floor, ceiling) = (y(0.0), y(top));
 
-        text(svg, LEFT, 22.0, "start", "font-size=\"15\" font-weight=\"bold\"", &self.title);
+        picture.text(LEFT, 22.0, Anchor::Start, "bold", &self.title);
         let (from, to) = (x(self.joining), x(self.protected));
-        let _ = writeln!(
-            svg,
-            "<rect x=\"{from:.1}\" y=\"{ceiling:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{BAND}\"/>",
-            to - from,
-            floor - ceiling
-        );
+        picture.area([from, ceiling, to - from, floor - ceiling], "band");
         for n in 0..=(top / step).round() as u64 {
             let rate = n as f64 * step;
-            line(svg, [LEFT, y(rate), WIDTH - RIGHT, y(rate)], GRID);
-            text(svg, LEFT - 8.0, y(rate) + 4.0, "end", "", &thousands(rate));
+            picture.line([LEFT, y(rate), WIDTH - RIGHT, y(rate)], "grid");
+            picture.text(LEFT - 8.0, y(rate) + 4.0, Anchor::End, "", &thousands(rate));
         }
         let second = tick(last - first, 8.0);
         let mut at = (first / second).ceil() * second;
         while at <= last {
-            line(svg, [x(at), floor, x(at), floor + 4.0], GREY);
-            text(svg, x(at), floor + 18.0, "middle", "", &format!("{at}"));
+            picture.line([x(at), floor, x(at), floor + 4.0], "axis");
+            picture.text(x(at), floor + 18.0, Anchor::Middle, "", &format!("{at}"));
             at += second;
         }
-        text(
-            svg,
-            (LEFT + WIDTH - RIGHT) / 2.0,
-            floor + 36.0,
-            "middle",
-            "",
-            "seconds since the secondary was started",
-        );
-        text(svg, LEFT - 8.0, ceiling - 12.0, "end", &format!("fill=\"{GREY}\""), "replies/s");
+        let middle = (LEFT + WIDTH - RIGHT) / 2.0;
+        picture.text(middle, floor + 36.0, Anchor::Middle, "", "seconds since the secondary was started");
+        picture.text(LEFT - 8.0, ceiling - 12.0, Anchor::End, "grey", "replies/s");
 
-        let points = self.samples.iter().map(|sample| format!("{:.1},{:.1}", x(sample.at), y(sample.rate)));
-        let points = points.collect::<Vec<String>>().join(" ");
-        let _ = writeln!(
-            svg,
-            "<polyline points=\"{points}\" fill=\"none\" stroke=\"{LINE}\" stroke-width=\"1.3\"/>"
-        );
+        picture.curve(self.samples.iter().map(|sample| [x(sample.at), y(sample.rate)]), "curve");
 
         for at in [from, to] {
-            line(svg, [at, ceiling - 6.0, at, floor], GREY);
+            picture.line([at, ceiling - 6.0, at, floor], "axis");
         }
-        let grey = format!("fill=\"{GREY}\"");
-        text(svg, from - 6.0, ceiling - 10.0, "end", &grey, "unprotected");
-        let taken = (self.protected - self.joining) * 1000.0;
-        text(svg, (from + to) / 2.0, ceiling - 26.0, "middle", &grey, &format!("joining: {taken:.0} ms"));
-        text(svg, to + 6.0, ceiling - 10.0, "start", &grey, "protected");
+        picture.text(from - 6.0, ceiling - 10.0, Anchor::End, "grey", "unprotected");
+        let taken = format!("joining: {:.0} ms", (self.protected - self.joining) * 1000.0);
+        picture.text((from + to) / 2.0, ceiling - 26.0, Anchor::Middle, "grey", &taken);
+        picture.text(to + 6.0, ceiling - 10.0, Anchor::Start, "grey", "protected");
     }
-}
-
-/// A round distance, of which about `count` make `length`.
-fn tick(length: f64, count: f64) -> f64 {
-    let power = 10f64.powf((length / count).log10().floor());
-    [1.0, 2.0, 5.0, 10.0]
-        .map(|step| step * power)
-        .into_iter()
-        .find(|step| *step >= length / count)
-        .unwrap_or(power)
 }
 
 fn thousands(rate: f64) -> String {
     if rate >= 1000.0 { format!("{} 000", rate / 1000.0) } else { format!("{rate}") }
-}
-
-fn line(svg: &mut String, [x1, y1, x2, y2]: [f64; 4], colour: &str) {
-    let _ = writeln!(
-        svg,
-        "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{colour}\"/>"
-    );
-}
-
-fn text(svg: &mut String, x: f64, y: f64, anchor: &str, more: &str, text: &str) {
-    let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" {more}>{text}</text>");
 }

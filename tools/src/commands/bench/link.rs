@@ -12,12 +12,21 @@ pub(super) struct Link {
 
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let delay = humantime::format_duration(self.delay);
         match &self.rate {
-            Rate::Unlimited if self.delay.is_zero() => f.write_str("link as fast as the host"),
-            Rate::Unlimited => write!(f, "link with a delay of {delay} each way"),
-            Rate::Limited(rate) if self.delay.is_zero() => write!(f, "link of {rate}"),
-            Rate::Limited(rate) => write!(f, "link of {rate} with a delay of {delay} each way"),
+            Rate::Unlimited => f.write_str("unlimited link")?,
+            Rate::Limited(rate) => {
+                let (number, unit) = rate.split_at(rate.len() - "mbit".len());
+                let unit = match unit {
+                    "gbit" => "Gbit/s",
+                    "mbit" => "Mbit/s",
+                    _ => "kbit/s",
+                };
+                write!(f, "link of {number} {unit}")?;
+            }
+        }
+        match self.delay.is_zero() {
+            true => Ok(()),
+            false => write!(f, ", {} each way", humantime::format_duration(self.delay)),
         }
     }
 }
@@ -27,7 +36,7 @@ impl fmt::Display for Link {
 pub(super) enum Rate {
     /// As much as the host can copy.
     Unlimited,
-    /// In the words of `tc`.
+    /// In the words of `tc`: a number, and a unit of four letters.
     Limited(String),
 }
 
@@ -70,6 +79,9 @@ mod tests {
         for rate in ["none", "10mbit", "100mbit", "1gbit", "64kbit"] {
             assert_eq!(rate.parse::<Rate>().map(|rate| rate.to_string()).as_deref(), Ok(rate));
         }
+        let link = Link { rate: Rate::Limited("10mbit".to_owned()), delay: Duration::from_millis(5) };
+        assert_eq!(link.to_string(), "link of 10 Mbit/s, 5ms each way");
+        assert_eq!(Link { rate: Rate::Unlimited, delay: Duration::ZERO }.to_string(), "unlimited link");
         for refused in ["", "0mbit", "mbit", "10", "10 mbit", "-1gbit", "1gbit root", "unlimited"] {
             assert_eq!(refused.parse::<Rate>(), Err(NotARate), "{refused}");
         }

@@ -1,11 +1,14 @@
 //! `echovisor bench`: what each way to protect a guest costs, measured side by side. Real processes on a network of namespaces, real
 //! clients, bytes counted at the interfaces.
 
+mod chart;
 mod client;
 mod link;
 mod load;
 mod meter;
+mod page;
 mod placement;
+mod plots;
 mod policy;
 mod relay;
 mod report;
@@ -82,6 +85,14 @@ pub struct BenchArgs {
     /// Write a row for each run into this file, as a JSON array
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+
+    /// Draw bytes on the link and response time by policy into this file, an .svg or a .png
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+
+    /// Write all tables, with charts, into this file, which needs nothing else
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 impl BenchArgs {
@@ -108,6 +119,7 @@ pub fn run(args: &BenchArgs) -> Result<Exit, Failure> {
 fn outside(args: &BenchArgs) -> Result<Exit, Failure> {
     check_host::require_kvm()?;
     args.workloads.iter().try_for_each(|workload| workload.require_programs())?;
+    report::require_programs(args)?;
     let folder = tempfile::Builder::new().prefix("echovisor-bench-").tempdir().map_err(|error| {
         let hint = "let TMPDIR name a folder that can be written to and has a short path";
         Failure::new("cannot make a temporary folder", hint).because(error)

@@ -195,7 +195,7 @@ impl Row {
     }
 
     /// Bytes of memory of both nodes.
-    fn resident(&self) -> u64 {
+    pub(super) fn resident(&self) -> u64 {
         self.primary_rss_bytes + self.secondary_rss_bytes.unwrap_or(0)
     }
 }
@@ -278,7 +278,7 @@ mod tests {
         let text = tables.iter().map(ToString::to_string).collect::<String>();
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         for part in [
-            "### Response time, link as fast as the host Workload `rate`",
+            "### Response time, unlimited link Workload `rate`",
             "| unprotected | 2000 (1000..3000) | 0.20 | 1.50 | 3.00 | 0 | 1.00 | 0 |",
             "| rate | replay | 0.40 (0.20..0.60) | 1.60 (0.80..2.40) | 0.25 | 0.12 | 25.0 | 1.00 |",
             "| rate | unprotected | 64.0 | – | 1.00 |",
