@@ -25,6 +25,7 @@ pub fn program(name: impl AsRef<Path>) -> Result<PathBuf, LabError> {
 pub fn package(program: &str) -> Option<&'static str> {
     match program {
         "ip" | "tc" => Some("iproute2"),
+        "timeout" => Some("coreutils"),
         "unshare" => Some("util-linux"),
         "redis-benchmark" => Some("redis-tools"),
         "wrk" => Some("wrk"),

@@ -3,17 +3,27 @@
 use crate::svg::{Anchor, Picture, tick};
 
 /// Space around the axis, and the height of a line, in pixels.
-const LEFT: f64 = 108.0;
+const LEFT_MIN: f64 = 60.0;
 const RIGHT: f64 = 138.0;
-const TOP: f64 = 74.0;
+const TOP: f64 = 94.0;
 const BOTTOM: f64 = 42.0;
 const LINE: f64 = 30.0;
+
+/// Between the axis and the words beside it.
+const GAP: f64 = 14.0;
+
+/// How wide a letter is, about.
+const LETTER: f64 = 7.1;
 
 /// Dots on one axis.
 pub(super) struct Chart {
     pub(super) title: String,
+    /// Of what all its figures are.
+    pub(super) about: String,
     /// What the dots are.
     pub(super) legend: &'static str,
+    /// What the words beside the dots are.
+    pub(super) heading: &'static str,
     /// What the axis counts, with its unit.
     pub(super) axis: &'static str,
     pub(super) scale: Scale,
@@ -61,6 +71,12 @@ impl Chart {
         TOP + self.lines.len() as f64 * LINE + BOTTOM
     }
 
+    /// Where the axis begins: behind the names.
+    fn left(&self) -> f64 {
+        let longest = self.lines.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
+        (30.0 + LETTER * longest as f64).max(LEFT_MIN)
+    }
+
     /// Whether there is nothing to see.
     pub(super) fn is_empty(&self) -> bool {
         self.lines.iter().all(|line| line.dots.is_empty())
@@ -73,11 +89,13 @@ impl Chart {
             .iter()
             .flat_map(|line| line.dots.iter().copied().chain(line.range.into_iter().flatten()));
         let values = dots.chain(self.reference.map(|(value, _)| value));
-        let axis = Axis::over(self.scale, values, LEFT, width - RIGHT);
+        let axis = Axis::over(self.scale, values, self.left(), width - RIGHT);
         let floor = self.height() - BOTTOM;
 
         picture.text(12.0, 22.0, Anchor::Start, "bold", &self.title);
-        picture.text(12.0, 41.0, Anchor::Start, "grey", self.legend);
+        picture.text(12.0, 41.0, Anchor::Start, "grey", &self.about);
+        picture.text(12.0, 60.0, Anchor::Start, "grey", self.legend);
+        picture.text(axis.right + GAP, TOP - 10.0, Anchor::Start, "grey", self.heading);
         for (value, label) in axis.ticks() {
             let x = axis.at(value);
             picture.line([x, TOP - 6.0, x, floor], "grid");
@@ -91,15 +109,15 @@ impl Chart {
             picture.text(x, TOP - 10.0, Anchor::Middle, "grey", name);
         }
         for (number, line) in self.lines.iter().enumerate() {
-            line.draw(picture, &axis, TOP + (number as f64 + 0.5) * LINE, width);
+            line.draw(picture, &axis, TOP + (number as f64 + 0.5) * LINE);
         }
     }
 }
 
 impl Line {
-    fn draw(&self, picture: &mut Picture, axis: &Axis, y: f64, width: f64) {
-        picture.text(LEFT - 12.0, y + 4.0, Anchor::End, "", &self.name);
-        picture.text(width - RIGHT + 14.0, y + 4.0, Anchor::Start, "", &self.words);
+    fn draw(&self, picture: &mut Picture, axis: &Axis, y: f64) {
+        picture.text(axis.left - GAP, y + 4.0, Anchor::End, "", &self.name);
+        picture.text(axis.right + GAP, y + 4.0, Anchor::Start, "", &self.words);
         let tone = self.tone;
         let ends = self.dots.iter().copied().map(|value| axis.at(value));
         let (first, last) = (ends.clone().fold(f64::MAX, f64::min), ends.fold(f64::MIN, f64::max));

@@ -36,7 +36,10 @@ pub(super) fn connect(client: &Namespace, port: u16) -> Result<TcpStream, Failur
     let begun = Instant::now();
     loop {
         match client.enter(|| TcpStream::connect_timeout(&address, ATTEMPT))? {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => {
+                stream.set_read_timeout(Some(PATIENCE)).map_err(unreachable)?;
+                return Ok(stream);
+            }
             Err(_) if begun.elapsed() < PATIENCE => thread::sleep(PAUSE),
             Err(error) => return Err(unreachable(error)),
         }

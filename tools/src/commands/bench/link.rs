@@ -10,6 +10,16 @@ pub(super) struct Link {
     pub(super) delay: Duration,
 }
 
+impl Link {
+    /// As it stands on the command line.
+    pub(super) fn short(&self) -> String {
+        match self.delay.is_zero() {
+            true => self.rate.to_string(),
+            false => format!("{} {}", self.rate, humantime::format_duration(self.delay)),
+        }
+    }
+}
+
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.rate {

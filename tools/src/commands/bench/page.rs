@@ -29,16 +29,21 @@ pub(super) fn page(results: &Results, tables: &[Table], facts: &[String]) -> Str
     for table in tables {
         add_table(&mut page, table);
     }
+    add_charts(&mut page, "Charts, all links", &plots::of_all_links(results));
     for link in results.links() {
-        add(
-            &mut page,
-            format_args!("<h2>Charts, {}</h2>\n<div class=\"charts\">", escape(&link.to_string())),
-        );
-        plots::of_link(results, link).iter().for_each(|chart| page.push_str(chart));
-        page.push_str("</div>\n");
+        add_charts(&mut page, &format!("Charts, {link}"), &plots::of_link(results, link));
     }
     page.push_str("</body>\n</html>\n");
     page
+}
+
+fn add_charts(page: &mut String, title: &str, charts: &[String]) {
+    if !charts.is_empty() {
+        add(
+            page,
+            format_args!("<h2>{}</h2>\n<div class=\"charts\">\n{}</div>", escape(title), charts.concat()),
+        );
+    }
 }
 
 fn add_table(page: &mut String, table: &Table) {

@@ -18,14 +18,17 @@ const WIDTH: f64 = 500.0;
 const QUANTILES: &str = "● median   ○ p99   ∘ p99.9";
 
 /// What the dots of all else are.
-const MEDIAN: &str = "● median of all rounds, with the least and the most";
+const MEDIAN: &str = "● median of all rounds, — from the least to the most";
 
-/// What the bench is for: bytes on the link and response time by policy, for each link.
+/// What the bench is for: bytes on the link and response time by policy, for each link. Bytes are those of the workload `rate`, as the
+/// response times are, or else of the first one that was measured.
 pub(super) fn headline(results: &Results) -> Picture {
+    let has = |workload| results.rows().iter().any(|row| row.workload == workload);
+    let first = Workload::ALL.into_iter().find(|workload| has(*workload)).unwrap_or(Workload::Rate);
     let rows: Vec<[Chart; 2]> = results
         .links()
         .into_iter()
-        .map(|link| [bandwidth(results, link, Workload::Rate), response_time(results, link)])
+        .map(|link| [bandwidth(results, link, first), response_time(results, link)])
         .filter(|charts| !charts.iter().all(Chart::is_empty))
         .collect();
     let height = |row: &[Chart; 2]| row.iter().map(Chart::height).fold(0.0, f64::max);
@@ -51,6 +54,27 @@ pub(super) fn of_link(results: &Results, link: &Link) -> Vec<String> {
     charts.iter().filter(|chart| !chart.is_empty()).map(single).collect()
 }
 
+/// What other links make of it, where there were several.
+pub(super) fn of_all_links(results: &Results) -> Vec<String> {
+    let links = results.links();
+    if links.len() < 2 {
+        return Vec::new();
+    }
+    let over_all = |charts: &dyn Fn(&Link) -> Chart| {
+        let about = "over each of the links".to_owned();
+        let mut all = Chart { about, lines: Vec::new(), ..charts(links[0]) };
+        for link in &links {
+            let lines = charts(link).lines.into_iter();
+            all.lines
+                .extend(lines.map(|line| Line { name: format!("{}, {}", line.name, link.short()), ..line }));
+        }
+        all
+    };
+    let mut charts = vec![over_all(&|link| response_time(results, link))];
+    charts.extend(Workload::ALL.map(|workload| over_all(&|link| work(results, link, workload))));
+    charts.iter().filter(|chart| !chart.is_empty()).map(single).collect()
+}
+
 fn single(chart: &Chart) -> String {
     let mut picture = Picture::new(WIDTH, chart.height());
     chart.draw(&mut picture, WIDTH);
@@ -67,8 +91,10 @@ fn bandwidth(results: &Results, link: &Link, workload: Workload) -> Chart {
     let line =
         |case: &Case| line(results, *case, Row::link_mbits, |mbits| format!("{} Mbit/s", short(mbits)));
     Chart {
-        title: format!("Traffic between the nodes: {}, {link}", workload.name()),
+        title: format!("Traffic between the nodes: {}", workload.name()),
+        about: link.to_string(),
         legend: MEDIAN,
+        heading: "median",
         axis: "Mbit/s, both directions, all headers",
         scale: Scale::Logarithmic,
         lines: cases.iter().filter(|case| case.policy.has_secondary()).map(line).collect(),
@@ -92,8 +118,10 @@ fn response_time(results: &Results, link: &Link) -> Chart {
         }
     };
     Chart {
-        title: format!("Response time: rate, {link}"),
+        title: "Response time: rate".to_owned(),
+        about: link.to_string(),
         legend: QUANTILES,
+        heading: "p50 / p99 / p99.9",
         axis: "ms from when a request should have been sent",
         scale: Scale::Logarithmic,
         lines: cases(results, link, Workload::Rate).iter().map(line).collect(),
@@ -104,8 +132,10 @@ fn response_time(results: &Results, link: &Link) -> Chart {
 fn work(results: &Results, link: &Link, workload: Workload) -> Chart {
     let line = |case: &Case| line(results, *case, Row::work, short);
     Chart {
-        title: format!("Throughput: {}, {link}", workload.name()),
+        title: format!("Throughput: {}", workload.name()),
+        about: link.to_string(),
         legend: MEDIAN,
+        heading: "median",
         axis: if workload == Workload::Compute { "iterations/s" } else { "answers/s" },
         scale: Scale::Linear,
         lines: cases(results, link, workload).iter().map(line).collect(),
@@ -117,8 +147,10 @@ fn memory(results: &Results, link: &Link, workload: Workload) -> Chart {
     let mebibytes = |row: &Row| Some(row.resident() as f64 / f64::from(1 << 20));
     let line = |case: &Case| line(results, *case, mebibytes, |size| format!("{} MiB", short(size)));
     Chart {
-        title: format!("Memory of both nodes: {}, {link}", workload.name()),
+        title: format!("Memory of both nodes: {}", workload.name()),
+        about: link.to_string(),
         legend: MEDIAN,
+        heading: "median",
         axis: "MiB resident, the guest's memory included",
         scale: Scale::Linear,
         lines: cases(results, link, workload).iter().map(line).collect(),
@@ -180,7 +212,7 @@ mod tests {
         let picture = headline(&results).finish("all");
         must_be_well_formed(&picture);
         for part in
-            ["Traffic between the nodes: rate, unlimited link", "Response time", "0.20 / 1.50 / 3.00<"]
+            ["Traffic between the nodes: rate<", ">unlimited link<", "Response time", "0.20 / 1.50 / 3.00<"]
         {
             assert!(picture.contains(part), "{part}");
         }
@@ -188,5 +220,22 @@ mod tests {
         // Of each workload bandwidth, throughput and memory; and the response time.
         assert_eq!(charts.len(), 3 * Workload::ALL.len() + 1);
         charts.iter().for_each(|chart| must_be_well_formed(chart));
+        assert_eq!(of_all_links(&results).len(), 0, "there is one only");
+    }
+
+    #[test]
+    fn links_are_compared() {
+        let mut results = Results::default();
+        let slow = Link { rate: "10mbit".parse().expect("a rate"), delay: LINK.delay };
+        for policy in [Policy::Unprotected, Policy::Replay] {
+            let row = row(policy, Workload::Kv, 1, 1000);
+            results.push(Row { link: slow.clone(), ..row.clone() });
+            results.push(row);
+        }
+        let charts = of_all_links(&results);
+        assert_eq!(charts.len(), 1);
+        let names = ["unprotected, 10mbit", "replay, 10mbit", "unprotected, none", "replay, none"];
+        let places = names.map(|name| charts[0].find(&format!(">{name}<")).expect("a line"));
+        assert!(places.is_sorted(), "{}", charts[0]);
     }
 }

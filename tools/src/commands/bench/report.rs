@@ -49,7 +49,11 @@ pub(super) fn require_programs(args: &BenchArgs) -> Result<(), Failure> {
         Some("png") => Ok(program(CONVERTER).map(|_| ())?),
         _ => {
             let hint = "end its name with .svg or .png";
-            Err(Failure::new(format!("what is {} to be?", file.display()), hint).with_exit(Exit::Usage))
+            Err(Failure::new(
+                format!("the name of {} does not say which kind of picture it is to be", file.display()),
+                hint,
+            )
+            .with_exit(Exit::Usage))
         }
     }
 }

@@ -7,7 +7,7 @@ mod redis_benchmark;
 mod wrk;
 
 use std::{
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     thread,
     time::Duration,
 };
@@ -22,6 +22,9 @@ use crate::{
     failure::Failure,
     lab::{LabError, Namespace, program},
 };
+
+/// How much longer than it should a client may take.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a load stands on.
 pub(super) struct Ground<'a> {
@@ -76,17 +79,25 @@ impl Load for Idle {
     }
 }
 
-/// A program that runs to its end where clients live.
-fn start(ground: &Ground, name: &str, arguments: &[String]) -> Result<std::process::Child, Failure> {
-    let mut command = Command::new(program(name)?);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+/// A program that runs to its end where clients live, and is killed if that does not come: redis-benchmark tries for ever to reach a
+/// server that is gone.
+fn start(ground: &Ground, name: &str, arguments: &str) -> Result<Child, Failure> {
+    let mut command = Command::new(program("timeout")?);
+    let limit = PATIENCE + 10 * ground.time;
+    command.args(["--signal=KILL", &limit.as_secs().to_string()]);
+    command
+        .arg(program(name)?)
+        .args(arguments.split(' '))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     ground.client.house(&mut command)?;
     let started = command.spawn();
     started.map_err(|source| LabError::Start { program: name.to_owned(), source }.into())
 }
 
 /// What a program printed; it must have ended well.
-fn finish(name: &str, child: std::process::Child) -> Result<String, Failure> {
+fn finish(name: &str, child: Child) -> Result<String, Failure> {
     let output = child.wait_with_output();
     let Output { status, stdout, stderr } =
         output.map_err(|source| LabError::Start { program: name.to_owned(), source })?;

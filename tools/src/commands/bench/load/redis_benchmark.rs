@@ -84,7 +84,7 @@ fn run(ground: &Ground, parts: &[Part], requests: u64) -> Result<Outcome, Failur
     let count = |part: &Part| ((requests as f64 * part.share).ceil() as u64).max(1);
     let begin = |part: &Part| {
         let arguments = format!("-h {GUEST} --csv --precision 3 -n {} {}", count(part), part.arguments);
-        start(ground, NAME, &arguments.split(' ').map(String::from).collect::<Vec<_>>())
+        start(ground, NAME, &arguments)
     };
     let started: Vec<_> = parts.iter().map(begin).collect::<Result<_, _>>()?;
     let mut rows = Vec::new();

@@ -20,7 +20,7 @@ impl Load for Pages {
 
 fn run(ground: &Ground, seconds: u64) -> Result<Outcome, Failure> {
     let arguments = format!("-t 1 -c 32 -d {seconds}s --timeout 30s --latency http://{GUEST}/");
-    let child = start(ground, NAME, &arguments.split(' ').map(String::from).collect::<Vec<_>>())?;
+    let child = start(ground, NAME, &arguments)?;
     let printed = finish(NAME, child)?;
     read(&printed).ok_or_else(|| unclear(NAME, &printed))
 }
