@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::load::{Bulk, Compute, Idle, Load, OpenLoop, Pages, Reads, Writes};
+use super::load::{Bulk, Compute, Idle, Load, OpenLoop, Pages, RedisBenchmark};
 use crate::{failure::Failure, lab};
 
 /// A guest and its load.
@@ -80,8 +80,8 @@ impl Workload {
     pub(super) fn load(self) -> Box<dyn Load> {
         match self {
             Workload::Rate => Box::new(OpenLoop::default()),
-            Workload::Kv => Box::new(Reads::default()),
-            Workload::KvWrite => Box::new(Writes::default()),
+            Workload::Kv => Box::new(RedisBenchmark::reads()),
+            Workload::KvWrite => Box::new(RedisBenchmark::writes()),
             Workload::Http => Box::new(Pages),
             Workload::Idle => Box::new(Idle),
             Workload::Compute => Box::new(Compute::default()),

@@ -1,10 +1,11 @@
 //! Large values in one direction, which no compression makes smaller.
 
-use std::time::{Duration, Instant};
-
 use fastrand::Rng;
 
-use super::{Ground, Load, Outcome};
+use super::{
+    Ground, Load, Outcome,
+    closed_loop::{Limit, ask},
+};
 use crate::{commands::bench::client::Client, failure::Failure, model::resp::write_request};
 
 /// Bytes of a value.
@@ -48,8 +49,8 @@ impl Load for Bulk {
     fn prepare(&mut self, ground: &Ground) -> Result<(), Failure> {
         let mut client = Client::connect(ground.client, 6379, CONNECTIONS)?;
         // All values are there before any of them is asked for.
-        ask(&mut client, &requests(Direction::In), Limit::Count(VALUES as u64))?;
-        ask(&mut client, &requests(self.direction), Limit::Time(ground.time.mul_f64(WARM_UP)))?;
+        transfer(&mut client, Direction::In, Limit::Count(VALUES as u64))?;
+        transfer(&mut client, self.direction, Limit::Time(ground.time.mul_f64(WARM_UP)))?;
         self.client = Some(client);
         Ok(())
     }
@@ -59,17 +60,19 @@ impl Load for Bulk {
             Some(client) => client,
             None => Client::connect(ground.client, 6379, CONNECTIONS)?,
         };
-        ask(&mut client, &requests(self.direction), Limit::Time(ground.time))
+        transfer(&mut client, self.direction, Limit::Time(ground.time))
     }
 }
 
-/// When it is enough.
-#[derive(Clone, Copy)]
-enum Limit {
-    Time(Duration),
-    Count(u64),
+fn transfer(client: &mut Client, direction: Direction, limit: Limit) -> Result<Outcome, Failure> {
+    // Made before the time begins.
+    let requests = requests(direction);
+    ask(client, DEPTH, limit, |number, out| {
+        out.extend_from_slice(&requests[number as usize % requests.len()]);
+    })
 }
 
+/// A request for each value.
 fn requests(direction: Direction) -> Vec<Vec<u8>> {
     let mut random = Rng::with_seed(1);
     let mut value = vec![0; VALUE];
@@ -85,32 +88,4 @@ fn requests(direction: Direction) -> Vec<Vec<u8>> {
         request
     };
     (0..VALUES).map(request).collect()
-}
-
-/// Keeps so many requests under way on each connection, and waits for all replies in the end.
-fn ask(client: &mut Client, requests: &[Vec<u8>], limit: Limit) -> Result<Outcome, Failure> {
-    let begun = Instant::now();
-    let (mut sent, mut replies) = (0u64, 0);
-    let enough = |sent| match limit {
-        Limit::Time(time) => begun.elapsed() >= time,
-        Limit::Count(count) => sent >= count,
-    };
-    let mut free: Vec<usize> = (0..client.len()).flat_map(|number| [number; DEPTH]).collect();
-    loop {
-        while !enough(sent)
-            && let Some(connection) = free.pop()
-        {
-            client.request(connection, &requests[sent as usize % requests.len()], Instant::now());
-            sent += 1;
-        }
-        if replies == sent {
-            break;
-        }
-        client.turn(Instant::now() + Duration::from_secs(1), |connection, _| {
-            free.push(connection);
-            replies += 1;
-        })?;
-    }
-    let per_second = replies as f64 / begun.elapsed().as_secs_f64();
-    Ok(Outcome { requests: Some(replies), per_second: Some(per_second), ..Outcome::default() })
 }

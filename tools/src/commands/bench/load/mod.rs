@@ -1,6 +1,7 @@
 //! Loads: clients that ask something of the guest for a while, and tell how it went.
 
 mod bulk;
+mod closed_loop;
 mod compute;
 mod open_loop;
 mod redis_benchmark;
@@ -15,7 +16,7 @@ use std::{
 pub(super) use bulk::Bulk;
 pub(super) use compute::Compute;
 pub(super) use open_loop::OpenLoop;
-pub(super) use redis_benchmark::{Reads, Writes};
+pub(super) use redis_benchmark::RedisBenchmark;
 pub(super) use wrk::Pages;
 
 use crate::{
