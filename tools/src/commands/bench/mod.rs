@@ -31,7 +31,7 @@ use clap::{Args, value_parser};
 use humantime::Duration;
 use link::{Link, Rate};
 use placement::Placement;
-use policy::Policy;
+use policy::{Pace, Policy};
 use workload::Workload;
 
 use crate::{
@@ -82,6 +82,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "TIME", default_value = "25ms")]
     epoch: Duration,
 
+    /// How long the policy `replay` lets a guest run without an exit before its state is sent; as nodes do by themselves, unless given
+    #[arg(long, value_name = "TIME")]
+    quantum: Option<Duration>,
+
     /// Write a row for each run into this file, as a JSON array
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -96,6 +100,11 @@ pub struct BenchArgs {
 }
 
 impl BenchArgs {
+    /// How often state is sent.
+    fn pace(&self) -> Pace {
+        Pace { epoch: *self.epoch, quantum: self.quantum.map(Into::into) }
+    }
+
     /// Every link that is to be measured.
     fn links(&self) -> Vec<Link> {
         let delays = || self.delays.iter().map(|delay| **delay);

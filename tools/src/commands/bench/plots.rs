@@ -185,8 +185,8 @@ fn tone(policy: Policy) -> usize {
         Policy::Unprotected => 0,
         Policy::Recorded => 1,
         Policy::Replay => 2,
-        Policy::Checkpoint => 3,
-        Policy::Kemari => 4,
+        Policy::Checkpoint | Policy::CheckpointZstd => 3,
+        Policy::Kemari | Policy::KemariZstd => 4,
     }
 }
 

@@ -74,7 +74,9 @@ fn facts(args: &BenchArgs, placement: &Placement) -> Vec<String> {
              least and the most in brackets; ratios are medians of each round's own ratio. Workload rate: {arrivals} requests/s. \
              Epoch of checkpoint: {epoch}."
         ),
-        "checkpoint and kemari are the policies of Micro-Checkpointing and Kemari on this machine, not those systems.".to_owned(),
+        "checkpoint and kemari are the policies of Micro-Checkpointing and Kemari on this machine, not those systems. Their pages travel \
+         whole, as there; with -zstd, only what differs does, and that compressed."
+            .to_owned(),
     ]
 }
 

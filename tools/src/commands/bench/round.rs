@@ -38,7 +38,7 @@ pub(super) async fn measure_all(
         bar.tick();
         let folder = folder.join(number.to_string());
         let measured =
-            run.measure(args, Props { program, folder: &folder, epoch: *args.epoch, placement }).await;
+            run.measure(args, Props { program, folder: &folder, pace: args.pace(), placement }).await;
         // Recordings are large.
         let _ = fs::remove_dir_all(&folder);
         match measured {

@@ -12,7 +12,7 @@ use super::{
     client,
     link::{Link, Rate},
     placement::Placement,
-    policy::Policy,
+    policy::{Pace, Policy},
     relay::Relay,
     row::Resident,
     workload::Guest,
@@ -49,7 +49,7 @@ pub(super) struct Props<'a> {
     pub(super) program: &'a OsStr,
     /// For the files of this one stage.
     pub(super) folder: &'a Path,
-    pub(super) epoch: Duration,
+    pub(super) pace: Pace,
     pub(super) placement: &'a Placement,
 }
 
@@ -150,12 +150,9 @@ impl Nodes<'_> {
             return self.start("record", site, &arguments);
         }
         if policy.has_secondary() {
-            arguments.extend(words(["--policy", policy.name(), "--wait-for-secondary"]));
-            arguments.extend(words(["--listen", &address(site)]));
+            arguments.extend(policy.options(&self.props.pace));
+            arguments.extend(words(["--wait-for-secondary", "--listen", &address(site)]));
             arguments.extend(self.membership("primary", "secondary")?);
-        }
-        if policy == Policy::Checkpoint {
-            arguments.extend(words(["--epoch", &humantime::format_duration(self.props.epoch).to_string()]));
         }
         self.start("primary", site, &arguments)
     }
