@@ -90,8 +90,14 @@ impl Lab<'_> {
     /// A primary and its secondary, the guest protected.
     #[must_use]
     pub fn pair(&self, guest: Guest) -> (Node, Node) {
-        let primary = self.primary(&self.primary, guest);
-        let secondary = self.secondary(&self.secondary, &self.primary);
+        self.pair_with(guest, &[])
+    }
+
+    /// The same, with more arguments for both nodes.
+    #[must_use]
+    pub fn pair_with(&self, guest: Guest, more: &[&str]) -> (Node, Node) {
+        let primary = self.primary_with(&self.primary, guest, more);
+        let secondary = self.secondary_with(&self.secondary, &self.primary, more);
         primary.wait_until("protected", |status| status.protected);
         (primary, secondary)
     }

@@ -2,10 +2,10 @@
 
 use echovisor_tests::{Account, KV, Lab, Load, Role, Scene, Status, scenario, size};
 
-/// Kills a primary under load, after so many replies, and gives the new one's account of it.
-fn kill_primary(scene: &Scene, seed: u64, replies: u64, account: &mut Account) -> Status {
+/// Kills a primary with this policy under load, after so many replies, and gives the new one's account of it.
+fn kill_primary(scene: &Scene, policy: &str, (seed, replies): (u64, u64), account: &mut Account) -> Status {
     let lab = Lab::new(scene);
-    let (mut primary, secondary) = lab.pair(KV);
+    let (mut primary, secondary) = lab.pair_with(KV, &["--policy", policy]);
     let before = secondary.wait_until("following", |status| status.role == Role::Secondary);
     let load = Load::start(&lab, seed);
     load.wait_for_replies(replies);
@@ -20,17 +20,34 @@ fn kill_primary(scene: &Scene, seed: u64, replies: u64, account: &mut Account) -
     status
 }
 
-#[test]
-fn kills_of_the_primary_lose_nothing() {
+/// Kills primaries with this policy, and prints what that has cost.
+fn kills(policy: &str) {
     scenario(|scene| {
         let mut random = scene.random();
         let mut account = Account::of("kill of the primary");
         let takeovers: Vec<Status> = (0..size("ECHOVISOR_KILLS", 3))
-            .map(|_| kill_primary(scene, random.u64(..), random.u64(100..5000), &mut account))
+            .map(|_| kill_primary(scene, policy, (random.u64(..), random.u64(100..5000)), &mut account))
             .collect();
         account.print();
         print_parts(&takeovers);
     });
+}
+
+#[test]
+fn kills_of_the_primary_lose_nothing() {
+    kills("replay");
+}
+
+/// Its secondary holds the state of the last epoch.
+#[test]
+fn kills_under_checkpoint_lose_nothing() {
+    kills("checkpoint");
+}
+
+/// Its secondary holds the state behind the last output.
+#[test]
+fn kills_under_kemari_lose_nothing() {
+    kills("kemari");
 }
 
 /// What the takeovers were made of, as the new primaries say. Nothing is asserted about it: it depends on the host, and the

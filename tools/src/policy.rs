@@ -14,7 +14,7 @@ const SHORTEST_MS: u128 = 1;
 #[derive(Args, Clone, Debug)]
 pub struct PolicyArgs {
     /// When to send state instead of events
-    #[arg(long = "policy", value_enum, default_value_t = Kind::Replay)]
+    #[arg(long = "policy", value_enum, default_value_t = Kind::Replay, overrides_with = "kind")]
     pub kind: Kind,
 
     /// With --policy checkpoint: how often state is sent
