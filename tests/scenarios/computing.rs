@@ -11,7 +11,7 @@ use std::{
     net::TcpStream,
 };
 
-use echovisor_tests::{Guest, Lab, scenario, size};
+use echovisor_tests::{Guest, Lab, Scene, scenario, size};
 use mixer::Mixer;
 
 /// Questions before and behind a takeover.
@@ -46,34 +46,32 @@ impl Asker {
 }
 
 /// Kills the primary of a guest that computes, under this policy, while it does.
-fn kill_while_it_computes(policy: &str) {
-    scenario(|scene| {
-        let arguments = format!("ip=10.0.0.2/24 spin={}", size("ECHOVISOR_SPIN", 6_000_000));
-        let guest = Guest { name: "spin", arguments: arguments.leak() };
-        let lab = Lab::new(scene);
-        let (mut primary, secondary) = lab.pair_with(guest, &["--policy", policy]);
-        let mut asker = Asker::new(&lab);
-        (0..QUESTIONS).for_each(|_| asker.ask());
-        let called_out = |status: &echovisor_tests::Status| status.more.contains_key("deltas");
-        let status = primary.wait_until("called out", |status| called_out(status) && status.protected);
-        primary.process.kill();
-        lab.must_be_alone(&secondary, status.term + 1);
-        (0..QUESTIONS).for_each(|_| asker.ask());
-        secondary.stop();
-    });
+fn kill_while_it_computes(scene: &Scene, policy: &str) {
+    let arguments = format!("ip=10.0.0.2/24 spin={}", size("ECHOVISOR_SPIN", 6_000_000));
+    let guest = Guest { name: "spin", arguments: arguments.leak() };
+    let lab = Lab::new(scene);
+    let (mut primary, secondary) = lab.pair_with(guest, &["--policy", policy]);
+    let mut asker = Asker::new(&lab);
+    (0..QUESTIONS).for_each(|_| asker.ask());
+    let status = primary
+        .wait_until("protected by deltas", |status| status.protected && status.more.contains_key("deltas"));
+    primary.process.kill();
+    lab.must_be_alone(&secondary, status.term + 1);
+    (0..QUESTIONS).for_each(|_| asker.ask());
+    secondary.stop();
 }
 
 #[test]
 fn under_replay_a_takeover_is_exact() {
-    kill_while_it_computes("replay");
+    scenario(|scene| kill_while_it_computes(scene, "replay"));
 }
 
 #[test]
 fn under_checkpoint_a_takeover_is_exact() {
-    kill_while_it_computes("checkpoint");
+    scenario(|scene| kill_while_it_computes(scene, "checkpoint"));
 }
 
 #[test]
 fn under_kemari_a_takeover_is_exact() {
-    kill_while_it_computes("kemari");
+    scenario(|scene| kill_while_it_computes(scene, "kemari"));
 }

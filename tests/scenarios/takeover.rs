@@ -21,33 +21,31 @@ fn kill_primary(scene: &Scene, policy: &str, (seed, replies): (u64, u64), accoun
 }
 
 /// Kills primaries with this policy, and prints what that has cost.
-fn kills(policy: &str) {
-    scenario(|scene| {
-        let mut random = scene.random();
-        let mut account = Account::of("kill of the primary");
-        let takeovers: Vec<Status> = (0..size("ECHOVISOR_KILLS", 3))
-            .map(|_| kill_primary(scene, policy, (random.u64(..), random.u64(100..5000)), &mut account))
-            .collect();
-        account.print();
-        print_parts(&takeovers);
-    });
+fn kills(scene: &Scene, policy: &str) {
+    let mut random = scene.random();
+    let mut account = Account::of("kill of the primary");
+    let takeovers: Vec<Status> = (0..size("ECHOVISOR_KILLS", 3))
+        .map(|_| kill_primary(scene, policy, (random.u64(..), random.u64(100..5000)), &mut account))
+        .collect();
+    account.print();
+    print_parts(&takeovers);
 }
 
 #[test]
 fn kills_of_the_primary_lose_nothing() {
-    kills("replay");
+    scenario(|scene| kills(scene, "replay"));
 }
 
 /// Its secondary holds the state of the last epoch.
 #[test]
 fn kills_under_checkpoint_lose_nothing() {
-    kills("checkpoint");
+    scenario(|scene| kills(scene, "checkpoint"));
 }
 
 /// Its secondary holds the state behind the last output.
 #[test]
 fn kills_under_kemari_lose_nothing() {
-    kills("kemari");
+    scenario(|scene| kills(scene, "kemari"));
 }
 
 /// What the takeovers were made of, as the new primaries say. Nothing is asserted about it: it depends on the host, and the
