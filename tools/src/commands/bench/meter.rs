@@ -47,7 +47,7 @@ impl Reading {
             time: self.at - earlier.at,
             link: self.link - earlier.link,
             guest: self.guest - earlier.guest,
-            payload: self.payload - earlier.payload,
+            payload: self.payload.saturating_sub(earlier.payload),
             cpu: self.cpu.saturating_sub(earlier.cpu),
         }
     }

@@ -94,6 +94,8 @@ impl Run {
 
     async fn play(&self, args: &BenchArgs, stage: &mut Stage) -> Result<(Outcome, Spent, Resident), Failure> {
         let mut load = self.workload.load();
+        load.fill(&ground(args, stage))?;
+        stage.slow_down()?;
         load.prepare(&ground(args, stage))?;
         stage.settle().await?;
         let before = Reading::take(stage).await?;

@@ -31,7 +31,7 @@ pub(super) struct Row {
     pub(super) primary_cpu_us_per_request: Option<f64>,
     pub(super) primary_cpu_seconds: f64,
     pub(super) requests: Option<u64>,
-    /// Requests without an answer in the end.
+    /// Of these, those without an answer in the end.
     pub(super) unanswered: u64,
     /// What a guest that only computes has done.
     pub(super) iterations_per_second: Option<f64>,
@@ -53,7 +53,7 @@ impl Row {
         resident: &Resident,
     ) -> Row {
         let cpu = spent.cpu.as_secs_f64();
-        let requests = outcome.requests.filter(|requests| *requests > 0);
+        let answered = outcome.requests.map(|requests| requests - outcome.unanswered);
         Row {
             policy,
             workload,
@@ -71,7 +71,7 @@ impl Row {
             rate: link.rate.to_string(),
             delay_ms: link.delay.as_secs_f64() * 1e3,
             payload: spent.payload,
-            primary_cpu_us_per_request: requests.map(|requests| cpu * 1e6 / requests as f64),
+            primary_cpu_us_per_request: answered.map(|answered| cpu * 1e6 / answered.max(1) as f64),
             primary_cpu_seconds: cpu,
             requests: outcome.requests,
             unanswered: outcome.unanswered,

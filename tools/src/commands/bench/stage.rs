@@ -28,6 +28,9 @@ use crate::{
 /// The port of the link.
 const LINK_PORT: u16 = 7000;
 
+/// How long a silent node is trusted to be alive. Nobody is killed here, and a slow link makes everybody silent for long.
+const SUSPICION: &str = "60s";
+
 /// How long is waited for the acknowledgement of everything, at most. A policy may have something to send all the time.
 const SETTLING: Duration = Duration::from_secs(1);
 
@@ -41,6 +44,7 @@ pub(super) struct Stage {
     secondary: Option<Node>,
     _relay: Option<Relay>,
     pub(super) network: Network,
+    rate: Rate,
 }
 
 /// With what a stage is set.
@@ -63,9 +67,6 @@ impl Stage {
     ) -> Result<Stage, Failure> {
         fs::create_dir(props.folder).map_err(|error| unusable(props.folder, error))?;
         let network = Network::new()?;
-        if let Rate::Limited(rate) = &link.rate {
-            network.shape_link(rate)?;
-        }
         let nodes = Nodes { network: &network, props };
         let mut primary = nodes.primary(policy, &guest)?;
         if let Err(failure) = primary.until("up", None, |status| status.role == Role::Primary).await {
@@ -76,7 +77,8 @@ impl Stage {
             .then(|| Relay::start(&network.secondary.namespace, address(&network.primary), link.delay))
             .transpose()?;
         let secondary = policy.has_secondary().then(|| nodes.secondary(relay.as_ref())).transpose()?;
-        let mut stage = Stage { primary, secondary, _relay: relay, network };
+        let rate = link.rate.clone();
+        let mut stage = Stage { primary, secondary, _relay: relay, network, rate };
         let ready = stage.until_ready(guest.port).await;
         if ready.is_err() {
             stage.tell_last_words();
@@ -91,14 +93,27 @@ impl Stage {
         client::connect(&self.network.client, port).map(|_| ())
     }
 
-    /// How the primary is.
+    /// Makes the link as slow as it shall be. Until then all goes as fast as it can, for nobody measures how a guest is prepared.
+    pub(super) fn slow_down(&self) -> Result<(), Failure> {
+        match &self.rate {
+            Rate::Unlimited => Ok(()),
+            Rate::Limited(rate) => Ok(self.network.shape_link(rate)?),
+        }
+    }
+
+    /// How the primary is. It must be as it was in the beginning: else the figures are those of something else.
     pub(super) async fn status(&mut self) -> Result<Status, Failure> {
         self.primary.check()?;
         if let Some(secondary) = &mut self.secondary {
             secondary.check()?;
         }
         let status = self.primary.status().await;
-        status.ok_or_else(|| Failure::new("the primary does not answer", SAID_ABOVE))
+        let status = status.ok_or_else(|| Failure::new("the primary does not answer", SAID_ABOVE))?;
+        if status.role != Role::Primary || status.protected != self.secondary.is_some() {
+            let hint = "the nodes lost each other: what they said last stands above; a slower load or a faster link may help";
+            return Err(Failure::new("the guest did not stay protected under this load", hint));
+        }
+        Ok(status)
     }
 
     /// Waits until everything is acknowledged.
@@ -177,7 +192,9 @@ impl Nodes<'_> {
         }
         let peer = key_file::public_path(&self.props.folder.join(format!("{other}.key")));
         let (key, arbiter) = (self.path(&format!("{own}.key")), format!("file:{}", self.path("arbiter")));
-        Ok(words(["--arbiter", &arbiter, "--key", &key, "--peer", &peer.display().to_string()]))
+        let mut words = words(["--arbiter", &arbiter, "--key", &key, "--peer", &peer.display().to_string()]);
+        words.extend(["--suspicion", SUSPICION].map(str::to_owned));
+        Ok(words)
     }
 
     fn start(&self, name: &'static str, site: &Site, arguments: &[String]) -> Result<Node, Failure> {

@@ -37,7 +37,7 @@ fn bandwidth(results: &Results, link: &Link) -> Table {
             spread(|row| Some(row.mbits(row.guest_rx_bytes))),
             spread(Row::link_per_received),
             spread(Row::payload_per_received),
-            spread(Row::link_per_request),
+            spread(Row::link_per_answer),
             number(results.ratio(case, Policy::Replay, Row::link_per_unit)),
         ]);
         row
@@ -45,7 +45,7 @@ fn bandwidth(results: &Results, link: &Link) -> Table {
     Table {
         title: format!("Network bandwidth, {link}"),
         note: "Link: all bytes of its interface, both directions, headers and acknowledgements included. Received: frames for the \
-               guest. Of replay: link bytes for each request, or for each second where nothing is asked.",
+               guest. Of replay: link bytes for each answer, or for each second where nothing is asked.",
         columns: vec![
             "workload",
             "policy",
@@ -53,7 +53,7 @@ fn bandwidth(results: &Results, link: &Link) -> Table {
             "guest receives Mbit/s",
             "link bytes / received",
             "log bytes / received",
-            "link bytes / request",
+            "link bytes / answer",
             "of replay",
         ],
         names: 2,
@@ -141,7 +141,7 @@ fn throughput(results: &Results, link: &Link) -> Table {
             "of unprotected",
             "p50 ms",
             "p99 ms",
-            "CPU µs/request",
+            "CPU µs/answer",
             "CPU, of unprotected",
         ],
         names: 2,
@@ -180,13 +180,14 @@ impl Row {
         self.requests.map(|_| self.payload as f64 / self.guest_rx_bytes as f64)
     }
 
-    fn link_per_request(&self) -> Option<f64> {
-        self.requests.map(|requests| self.link_bytes as f64 / requests as f64)
+    fn link_per_answer(&self) -> Option<f64> {
+        let answered = self.requests.map(|requests| requests - self.unanswered);
+        answered.map(|answered| self.link_bytes as f64 / answered as f64)
     }
 
-    /// Link bytes for what both policies that are compared have done alike: a request, or a second.
+    /// Link bytes for what both policies that are compared have done alike: an answer, or a second.
     fn link_per_unit(&self) -> Option<f64> {
-        self.link_per_request().or(Some(self.link_bytes as f64 / self.seconds))
+        self.link_per_answer().or(Some(self.link_bytes as f64 / self.seconds))
     }
 
     /// What the guest has done, in each second.

@@ -46,10 +46,13 @@ impl Bulk {
 }
 
 impl Load for Bulk {
+    fn fill(&mut self, ground: &Ground) -> Result<(), Failure> {
+        let mut client = Client::connect(ground.client, 6379, CONNECTIONS)?;
+        transfer(&mut client, Direction::In, Limit::Count(VALUES as u64)).map(|_| ())
+    }
+
     fn prepare(&mut self, ground: &Ground) -> Result<(), Failure> {
         let mut client = Client::connect(ground.client, 6379, CONNECTIONS)?;
-        // All values are there before any of them is asked for.
-        transfer(&mut client, Direction::In, Limit::Count(VALUES as u64))?;
         transfer(&mut client, self.direction, Limit::Time(ground.time.mul_f64(WARM_UP)))?;
         self.client = Some(client);
         Ok(())

@@ -59,8 +59,15 @@ pub(super) struct Latency {
 
 /// Something that is asked of the guest.
 pub(super) trait Load {
-    /// What must be there before: connections, contents, an idea of how fast it will go.
-    fn prepare(&mut self, ground: &Ground) -> Result<(), Failure>;
+    /// What the guest must hold before, however fast the link is later.
+    fn fill(&mut self, _: &Ground) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// What else must be there before: connections, an idea of how fast it will go.
+    fn prepare(&mut self, _: &Ground) -> Result<(), Failure> {
+        Ok(())
+    }
 
     /// The load itself.
     fn run(&mut self, ground: &Ground) -> Result<Outcome, Failure>;
@@ -70,10 +77,6 @@ pub(super) trait Load {
 pub(super) struct Idle;
 
 impl Load for Idle {
-    fn prepare(&mut self, _: &Ground) -> Result<(), Failure> {
-        Ok(())
-    }
-
     fn run(&mut self, ground: &Ground) -> Result<Outcome, Failure> {
         thread::sleep(ground.time);
         Ok(Outcome::default())

@@ -17,14 +17,14 @@ use crate::{
 const NAME: &str = "redis-benchmark";
 
 /// Requests of the first attempt to find out how fast the guest is.
-const FIRST: u64 = 500;
+const FIRST: u64 = 200;
 
 /// An attempt that took less of the time than this is no measure, and the next one is larger.
 const MEASURE: f64 = 0.1;
 
 /// Connections that write all keys before, and requests under way on each of them.
 const FILLERS: usize = 8;
-const DEPTH: usize = 16;
+const DEPTH: usize = 128;
 
 /// What is asked of how many keys.
 struct Mix {
@@ -73,8 +73,11 @@ impl RedisBenchmark {
 }
 
 impl Load for RedisBenchmark {
+    fn fill(&mut self, ground: &Ground) -> Result<(), Failure> {
+        self.mix.fill(ground)
+    }
+
     fn prepare(&mut self, ground: &Ground) -> Result<(), Failure> {
-        self.mix.fill(ground)?;
         // redis-benchmark can be told a number of requests, but no time.
         loop {
             let per_second = self.mix.run(ground, self.requests)?.per_second.unwrap_or(1.0).max(1.0);
