@@ -90,7 +90,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Draw bytes on the link and response time by policy into this file, an .svg or a .png
+    /// Draw bytes on the link and response time by policy into this file: an .svg, or a .png, for which rsvg-convert must be installed
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
 
