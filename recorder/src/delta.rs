@@ -11,6 +11,11 @@ use crate::recorder::{RecordError, Recorder};
 impl<C: Cpu> Recorder<C> {
     /// The guest has made no exit for too long: makes a position of where it is, at which it can be given events.
     pub(crate) fn called_out(&mut self) -> Result<(), RecordError> {
+        if !self.live.has_overrun() {
+            // It was called out just as it made one.
+            self.live.call_out_later();
+            return Ok(());
+        }
         self.live.jumped();
         if self.live.policy().logs_events() && !self.is_unread() {
             return self.delta(Cause::Quantum);

@@ -268,6 +268,21 @@ impl Live {
         self.is_shipping() && (self.journal.has_omitted() || position > self.journal.watermark())
     }
 
+    /// Has the guest called out, if it makes no exit before the epoch is over, or for too long since it was entered.
+    pub(crate) fn call_out_later(&self) {
+        if let Some(ticker) = &self.ticker {
+            let epoch = self.ships.filter(|_| matches!(self.policy, Policy::Checkpoint { .. }));
+            let entered = self.entered.unwrap_or_else(Instant::now);
+            ticker.enter(epoch.unwrap_or(entered + self.policy.patience()));
+        }
+    }
+
+    /// Whether the guest has made no exit for so long that it needs a position where it is.
+    pub(crate) fn has_overrun(&self) -> bool {
+        let patience = self.policy.patience();
+        self.is_shipping() || self.entered.is_none_or(|entered| entered.elapsed() >= patience)
+    }
+
     /// The guest was called out, and stands where it made no exit.
     pub(crate) fn jumped(&mut self) {
         self.jumped = true;
@@ -440,10 +455,7 @@ impl Live {
         self.entered = Some(now);
         self.jumped = false;
         self.next_epoch(now);
-        if let Some(ticker) = &self.ticker {
-            let epoch = self.ships.filter(|_| matches!(self.policy, Policy::Checkpoint { .. }));
-            ticker.enter(epoch.unwrap_or(now + self.policy.patience()));
-        }
+        self.call_out_later();
         if self.journal.is_full() || self.flush_due().is_some_and(|due| due <= now) {
             self.flush();
         }
