@@ -201,14 +201,13 @@ impl Row {
     }
 }
 
-/// A figure with its spread, where there were several rounds.
+/// A figure with its spread, where there is one that shows.
 fn shown(spread: Option<Spread>) -> String {
-    match spread {
-        Some(Spread { median, min, max }) if min < max => {
-            format!("{} ({}..{})", short(median), short(min), short(max))
-        }
-        other => number(other.map(|spread| spread.median)),
-    }
+    let Some(Spread { median, min, max }) = spread else {
+        return number(None);
+    };
+    let [least, most] = [min, max].map(|end| number(Some(end)));
+    if least == most { number(Some(median)) } else { format!("{} ({least}..{most})", number(Some(median))) }
 }
 
 fn number(figure: Option<f64>) -> String {
