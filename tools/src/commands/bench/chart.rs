@@ -4,7 +4,7 @@ use crate::svg::{Anchor, Picture, tick};
 
 /// Space around the axis, and the height of a line, in pixels.
 const LEFT_MIN: f64 = 60.0;
-const RIGHT: f64 = 138.0;
+const RIGHT: f64 = 150.0;
 const TOP: f64 = 94.0;
 const BOTTOM: f64 = 42.0;
 const LINE: f64 = 30.0;

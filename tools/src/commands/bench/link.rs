@@ -11,11 +11,14 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// As it stands on the command line.
+    /// In few letters.
     pub(super) fn short(&self) -> String {
-        match self.delay.is_zero() {
-            true => self.rate.to_string(),
-            false => format!("{} {}", self.rate, humantime::format_duration(self.delay)),
+        let delay = humantime::format_duration(self.delay);
+        match (&self.rate, self.delay.is_zero()) {
+            (Rate::Unlimited, true) => "unlimited".to_owned(),
+            (Rate::Unlimited, false) => delay.to_string(),
+            (Rate::Limited(rate), true) => rate.clone(),
+            (Rate::Limited(rate), false) => format!("{rate} {delay}"),
         }
     }
 }

@@ -234,7 +234,7 @@ mod tests {
         }
         let charts = of_all_links(&results);
         assert_eq!(charts.len(), 1);
-        let names = ["unprotected, 10mbit", "replay, 10mbit", "unprotected, none", "replay, none"];
+        let names = ["unprotected, 10mbit", "replay, 10mbit", "unprotected, unlimited", "replay, unlimited"];
         let places = names.map(|name| charts[0].find(&format!(">{name}<")).expect("a line"));
         assert!(places.is_sorted(), "{}", charts[0]);
     }
