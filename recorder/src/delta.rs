@@ -17,23 +17,25 @@ impl<C: Cpu> Recorder<C> {
             return Ok(());
         }
         self.live.jumped();
-        if self.live.policy().logs_events() && !self.is_unread() {
+        if self.live.policy().logs_events() {
             return self.delta(Cause::Quantum);
         }
-        // Where deltas are all there is, one comes at the end of the epoch; and who reads nothing misses nothing.
+        // The delta comes at the end of the epoch, or behind the next output.
         self.machine.jump();
         Ok(())
     }
 
-    /// If the log is to consist of deltas, the first one has what changes from here on.
+    /// From here on the log is read by somebody who has the state that the machine is in: a delta has what changes from now on.
     pub(crate) fn begin_log(&mut self) -> Result<(), RecordError> {
-        if self.live.policy().logs_events() || self.is_unread() {
+        if self.is_unread() {
             return Ok(());
         }
         self.forget_changes()?;
-        let (position, trail) = (self.machine.position(), self.machine.trail().0);
-        self.live.journal().arrived(position, trail);
-        self.live.ships(true);
+        if !self.live.policy().logs_events() {
+            let (position, trail) = (self.machine.position(), self.machine.trail().0);
+            self.live.journal().arrived(position, trail);
+            self.live.ships(true);
+        }
         Ok(())
     }
 
@@ -42,7 +44,6 @@ impl<C: Cpu> Recorder<C> {
         if self.is_unread() {
             self.end_log();
         } else if !self.live.is_shipping() {
-            self.forget_changes()?;
             return self.begin_log();
         } else if self.live.lags(self.machine.position()) {
             self.delta(Cause::Checkpoint)?;
@@ -50,19 +51,16 @@ impl<C: Cpu> Recorder<C> {
         Ok(())
     }
 
-    /// Writes a delta, from where the log ends to one position behind where the machine stands.
+    /// Goes to one position behind where the machine stands, and writes a delta to there from where the log ends, if anybody has what
+    /// comes before it.
     pub(crate) fn delta(&mut self, cause: Cause) -> Result<(), RecordError> {
-        if self.is_unread() {
-            self.end_log();
-            return Ok(());
-        }
         let begun = Instant::now();
         let at = self.live.journal().watermark();
         self.machine.jump();
-        let changed = match self.changed.take() {
-            Some(changed) => changed,
-            None => self.machine.track_pages()?,
-        };
+        if self.is_unread() {
+            self.end_log();
+        }
+        let Some(changed) = self.changed.take() else { return Ok(()) };
         let pages = self.machine.changed_pages(&changed)?;
         self.changed = Some(changed);
         let state = self.machine.save()?.to_bytes();

@@ -59,7 +59,7 @@ pub struct Recorder<C> {
     wanted: VecDeque<Purpose>,
     /// Knows what has changed since the last snapshot.
     keeper: Option<Consumer>,
-    /// Knows what has changed since the last delta or checkpoint: what one lacks who stands there.
+    /// Knows what has changed since the last delta or checkpoint: what one lacks who stands there. `None` while nobody does.
     pub(crate) changed: Option<Consumer>,
 }
 

@@ -69,7 +69,7 @@ pub enum Due {
     /// The digest at this checkpoint is to be compared with this one. Where the log begins behind the checkpoint, there is
     /// nothing to compare.
     Digest(Position, Digest),
-    /// The machine is to take over a state, which [`Replay::delta`] gives.
+    /// The machine is to take over a state.
     Delta,
     /// The operator stopped the guest here.
     Stop,
