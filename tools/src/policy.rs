@@ -84,3 +84,41 @@ impl PolicyArgs {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::Parser;
+
+    use super::*;
+
+    fn parse(line: &str) -> PolicyArgs {
+        #[derive(Parser)]
+        struct Node {
+            #[command(flatten)]
+            policy: PolicyArgs,
+        }
+        Node::parse_from(line.split(' ')).policy
+    }
+
+    #[test]
+    fn a_policy_has_its_times() {
+        assert_eq!(parse("node").policy(), Policy::default());
+        let epoch = Duration::from_millis(25);
+        assert_eq!(parse("node --policy checkpoint").policy(), Policy::Checkpoint { epoch });
+        let quantum = Duration::from_millis(3);
+        assert_eq!(parse("node --quantum 3ms").policy(), Policy::Replay { quantum });
+        // The last one holds.
+        assert_eq!(parse("node --policy checkpoint --policy kemari").policy(), Policy::Kemari);
+        assert_eq!(parse("node --delta-compression none").compression(), Compression::None);
+    }
+
+    #[test]
+    fn a_guest_is_given_time_to_run() {
+        assert!(parse("node --epoch 1ms --quantum 1ms").validate().is_ok());
+        for line in ["node --epoch 0s", "node --quantum 10us"] {
+            assert_eq!(parse(line).validate().expect_err(line).exit(), Exit::Usage, "{line}");
+        }
+    }
+}
