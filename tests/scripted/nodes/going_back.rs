@@ -67,10 +67,7 @@ fn assert_nothing_is_lost(before: &flume::Receiver<Said>, mut primary: Primary, 
 /// not hold.
 fn takes_over_after(fault: Spoil) {
     let lab = Lab::with_checkpoints(CADENCE);
-    let mut primary = lab.primary("one");
-    let secondary = lab.secondary("two", lab.address("one"));
-    primary.wait_until_protected();
-    secondary.wait_until_eligible();
+    let (mut primary, secondary) = lab.pair();
     primary.wire.talk(0..30);
 
     lab.arbiter.set_broken(true);

@@ -119,10 +119,7 @@ fn names(report: &Report, spoil: Spoil) -> bool {
 fn random_flips_are_healed_and_told() {
     let flips = size("ECHOVISOR_FLIPS", FLIPS);
     let lab = Lab::with_checkpoints(CADENCE);
-    let primary = lab.primary("one");
-    let secondary = lab.secondary("two", lab.address("one"));
-    primary.wait_until_protected();
-    secondary.wait_until_eligible();
+    let (primary, secondary) = lab.pair();
     let mut pair = Pair { primary, secondary, frames: 0 };
     let (mut rng, mut sum) = (Rng::with_seed(size("ECHOVISOR_SEED", 11)), Sum::default());
     for number in 0..flips {

@@ -167,6 +167,15 @@ impl Lab {
         primary
     }
 
+    /// A primary called one, and its secondary, two, that may take over.
+    pub(crate) fn pair(&self) -> (Primary, Secondary<ScriptedCpu>) {
+        let primary = self.primary("one");
+        let secondary = self.secondary("two", self.address("one"));
+        primary.wait_until_protected();
+        secondary.wait_until_eligible();
+        (primary, secondary)
+    }
+
     /// A secondary that joins at `address`.
     pub(crate) fn secondary(&self, name: &str, address: Address) -> Secondary<ScriptedCpu> {
         self.secondary_with(name, address, scripted::processor)

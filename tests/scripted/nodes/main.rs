@@ -57,10 +57,7 @@ fn an_effect_waits_for_the_secondary() {
 #[test]
 fn the_secondary_takes_over_and_is_protected_again() {
     let lab = Lab::new();
-    let mut primary = lab.primary("one");
-    let secondary = lab.secondary("two", lab.address("one"));
-    primary.wait_until_protected();
-    secondary.wait_until_eligible();
+    let (mut primary, secondary) = lab.pair();
     primary.wire.talk(0..20);
     primary.running.kill();
 
@@ -84,10 +81,7 @@ fn the_secondary_takes_over_and_is_protected_again() {
 #[test]
 fn no_effect_is_lost_between_two_primaries() {
     let lab = Lab::new();
-    let mut primary = lab.primary("one");
-    let secondary = lab.secondary("two", lab.address("one"));
-    primary.wait_until_protected();
-    secondary.wait_until_eligible();
+    let (mut primary, secondary) = lab.pair();
     const SENT: u64 = 500;
     (0..SENT).for_each(|number| primary.wire.send(number));
     primary.wire.hear(50);

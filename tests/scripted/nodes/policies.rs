@@ -60,10 +60,7 @@ fn who_holds_states_takes_over_and_is_protected_again() {
 fn no_answer_is_ahead_of_the_state_that_is_held() {
     for policy in OF_STATES {
         let lab = Lab::new().under(policy);
-        let mut primary = lab.primary("one");
-        let secondary = lab.secondary("two", lab.address("one"));
-        primary.wait_until_protected();
-        secondary.wait_until_eligible();
+        let (mut primary, secondary) = lab.pair();
         (0..300).for_each(|number| primary.wire.send(number));
         primary.wire.hear(50);
         let said = primary.wire.said.clone();
@@ -101,10 +98,7 @@ fn an_answer_waits_for_the_delta_behind_it() {
 fn a_guest_is_handed_over() {
     for policy in OF_STATES {
         let lab = Lab::new().under(policy);
-        let mut primary = lab.primary("one");
-        let secondary = lab.secondary("two", lab.address("one"));
-        primary.wait_until_protected();
-        secondary.wait_until_eligible();
+        let (mut primary, secondary) = lab.pair();
         primary.wire.talk(0..10);
         assert_eq!(primary.hand_over(), Ok(()), "{policy:?}");
         let mut new = lab.promote("two", secondary.promoted());
@@ -116,10 +110,7 @@ fn a_guest_is_handed_over() {
 fn a_state_that_goes_bad_is_healed() {
     for policy in OF_STATES {
         let lab = Lab::with_checkpoints(CADENCE).under(policy);
-        let mut primary = lab.primary("one");
-        let secondary = lab.secondary("two", lab.address("one"));
-        primary.wait_until_protected();
-        secondary.wait_until_eligible();
+        let (mut primary, secondary) = lab.pair();
         let (reply, done) = oneshot::channel();
         // Nobody writes there, so no delta has it.
         secondary.spoil(Spoil::Memory { address: 0x60_0000, bit: 3 }, reply);

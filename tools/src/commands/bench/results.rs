@@ -61,12 +61,8 @@ impl Results {
         base: Policy,
         figure: impl Fn(&Row) -> Option<f64>,
     ) -> Option<f64> {
-        let base: Vec<&Row> = self.of(Case { policy: base, ..case }).collect();
-        let ratios = self.of(case).filter_map(|row| {
-            let other = figure(base.iter().find(|other| other.round == row.round)?)?;
-            Some(figure(row)? / other).filter(|ratio| ratio.is_finite())
-        });
-        Spread::of(ratios).map(|spread| spread.median)
+        let ratio = |own: f64, other: f64| Some(own / other).filter(|ratio| ratio.is_finite());
+        self.compared(case, base, figure, ratio)
     }
 
     /// A figure of a case without the same figure under another policy, by rounds, as above.
@@ -76,11 +72,23 @@ impl Results {
         base: Policy,
         figure: impl Fn(&Row) -> Option<f64>,
     ) -> Option<f64> {
+        self.compared(case, base, figure, |own, other| Some(own - other))
+    }
+
+    /// The median of what `compare` makes of a figure of a case and of the same figure under another policy in the same round.
+    fn compared(
+        &self,
+        case: Case,
+        base: Policy,
+        figure: impl Fn(&Row) -> Option<f64>,
+        compare: impl Fn(f64, f64) -> Option<f64>,
+    ) -> Option<f64> {
         let base: Vec<&Row> = self.of(Case { policy: base, ..case }).collect();
-        let differences = self.of(case).filter_map(|row| {
-            Some(figure(row)? - figure(base.iter().find(|other| other.round == row.round)?)?)
+        let compared = self.of(case).filter_map(|row| {
+            let other = base.iter().find(|other| other.round == row.round)?;
+            compare(figure(row)?, figure(other)?)
         });
-        Spread::of(differences).map(|spread| spread.median)
+        Spread::of(compared).map(|spread| spread.median)
     }
 
     fn of(&self, case: Case) -> impl Iterator<Item = &Row> {
