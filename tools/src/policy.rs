@@ -14,7 +14,7 @@ const SHORTEST_MS: u128 = 1;
 #[derive(Args, Clone, Debug)]
 pub struct PolicyArgs {
     /// When to send state instead of events
-    #[arg(long = "policy", value_enum, default_value_t = Kind::Replay, overrides_with = "kind")]
+    #[arg(long = "policy", value_enum, default_value_t = Kind::Replay, overrides_with = "kind", value_name = "POLICY")]
     pub kind: Kind,
 
     /// With --policy checkpoint: how often state is sent
@@ -26,7 +26,7 @@ pub struct PolicyArgs {
     pub quantum: Duration,
 
     /// How much what is sent is compressed
-    #[arg(long, value_enum, default_value_t = DeltaCompression::Zstd)]
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = DeltaCompression::Zstd)]
     pub delta_compression: DeltaCompression,
 }
 
