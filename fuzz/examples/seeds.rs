@@ -201,25 +201,15 @@ fn batches(segment: &Segment) {
 
 /// The columns of the golden batches, with heads as they are at the beginning of a log.
 fn columns(segment: &Segment) -> Vec<Columns> {
-    let mut from = 0;
     let read = |(sequence, archived): (usize, &Vec<u8>)| {
         let mut aligned = rkyv::util::AlignedVec::<16>::new();
         aligned.extend_from_slice(archived);
         let archived =
             rkyv::access::<rkyv::Archived<Columns>, rkyv::rancor::Error>(&aligned).expect("a good batch");
         let mut columns = Columns { columns: archived.columns.each_ref().map(|column| column.to_vec()) };
-        let (span, trail) = (100, [9; 8]);
-        let mut head = Vec::new();
-        for value in [1, sequence as u64, from, span, 5, 1] {
-            // Numbers of two bytes at most.
-            match value {
-                0..=127 => head.push(value as u8),
-                _ => head.extend([value as u8 | 0x80, (value >> 7) as u8]),
-            }
-        }
-        head.extend(trail);
-        from += span;
-        columns.columns[Columns::COUNT - 1] = head;
+        let (span, unreleased, trail_lag, trail) = (100, 5, 1, 9);
+        columns.columns[Columns::COUNT - 1] =
+            vec![sequence as u8, span, unreleased, trail_lag, trail, trail, trail, trail];
         columns
     };
     segment.archived.iter().enumerate().map(read).collect()

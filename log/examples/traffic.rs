@@ -43,7 +43,7 @@ fn measure(name: &str, value: Value, timestamps: bool, connections: usize, per_b
         let mark = Mark {
             watermark: at,
             released: at.previous().unwrap(),
-            trail: trail.next(),
+            trail: trail.next() as u32,
             trail_at: at.previous().unwrap(),
         };
         let begin = Instant::now();

@@ -18,8 +18,9 @@ pub struct Mark {
     pub watermark: Position,
     /// Effects made at or before this position have left the gate; never beyond the watermark.
     pub released: Position,
-    /// The trail (a running hash over what the guest did at its exits), truncated, as it was at `trail_at`.
-    pub trail: u64,
+    /// The trail (a running hash over what the guest did at its exits) as it was at `trail_at`: its low 4 bytes. A guest that has done
+    /// something else also has another trail in all later batches, so that more would find no more.
+    pub trail: u32,
     /// Where the trail was taken; never beyond the watermark.
     pub trail_at: Position,
 }

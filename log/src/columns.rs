@@ -1,9 +1,10 @@
 //! A batch as it is laid out before compression: one column per kind of value, because like compresses well beside like.
 
-use echovisor_event::{Digest, Position, Term, limits::BATCH_EVENTS_MAX, limits::BATCH_PAYLOAD_MAX};
+use echovisor_event::{Digest, Position, limits::BATCH_EVENTS_MAX, limits::BATCH_PAYLOAD_MAX};
 use rkyv::{Archive, Serialize};
 
 use crate::{
+    SegmentStart,
     batch::{self, Batch, Entry, Head, Mark},
     flow::FlowTable,
     pages::PageTable,
@@ -11,17 +12,18 @@ use crate::{
     varint,
 };
 
-/// The layout of a batch; docs/formats/log.md tells what stands in each column. rkyv keeps their order: the long ones
-/// come first, so that the distances of the short ones from the root hardly change from batch to batch.
+/// The layout of a batch; docs/formats/log.md tells what stands in each column. rkyv keeps their order: the longest comes first, so
+/// that the distances of the others from the root hardly change from batch to batch. Then come those that say the same again and again
+/// while little happens, and those that never do, so that what is new to the compressor is in few places.
 #[derive(Archive, Serialize, Default)]
 pub(crate) struct Columns {
     pub(crate) payload: Vec<u8>,
-    pub(crate) headers: Vec<u8>,
     pub(crate) flows: Vec<u8>,
     pub(crate) lengths: Vec<u8>,
-    pub(crate) numbers: Vec<u8>,
     pub(crate) steps: Vec<u8>,
     pub(crate) codes: Vec<u8>,
+    pub(crate) headers: Vec<u8>,
+    pub(crate) numbers: Vec<u8>,
     pub(crate) head: Vec<u8>,
 }
 
@@ -88,25 +90,20 @@ impl Columns {
         }
     }
 
+    /// What the receiver knows from the batch before is not said: only enough of the number to notice that one is missing.
     fn pack_head(&mut self, head: &Head) {
-        let Head { term, sequence, from, mark, chain: _ } = head;
+        let Head { term: _, sequence, from, mark, chain: _ } = head;
         let watermark = mark.watermark.0;
-        for value in [
-            term.0,
-            *sequence,
-            from.0,
-            watermark - from.0,
-            watermark - mark.released.0,
-            watermark - mark.trail_at.0,
-        ] {
+        self.head.push(*sequence as u8);
+        for value in [watermark - from.0, watermark - mark.released.0, watermark - mark.trail_at.0] {
             varint::put(&mut self.head, value);
         }
         self.head.extend_from_slice(&mark.trail.to_le_bytes());
     }
 
     fn clear(&mut self) {
-        let Columns { payload, headers, flows, lengths, numbers, steps, codes, head } = self;
-        for column in [payload, headers, flows, lengths, numbers, steps, codes, head] {
+        let Columns { payload, flows, lengths, steps, codes, headers, numbers, head } = self;
+        for column in [payload, flows, lengths, steps, codes, headers, numbers, head] {
             column.clear();
         }
     }
@@ -175,33 +172,32 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Takes the head, and checks it against itself. Its chain is for the caller to compute.
-    pub(crate) fn head(&mut self) -> Result<Head, ColumnError> {
-        self.take_head().map_err(|problem| self.locate(problem))
+    /// Takes the head, and checks it against itself. It is for the batch that follows at `next`; `None` if it says that it is another
+    /// one's. Its chain is for the caller to compute.
+    pub(crate) fn head(&mut self, next: &SegmentStart) -> Result<Option<Head>, ColumnError> {
+        self.take_head(next).map_err(|problem| self.locate(problem))
     }
 
-    fn take_head(&mut self) -> Result<Head, Problem> {
-        let mut next = || self.head.number();
-        let (term, sequence, from, span, unreleased, trail_lag) =
-            (next()?, next()?, next()?, next()?, next()?, next()?);
-        let trail = self.head.bytes(8)?.try_into().map(u64::from_le_bytes).unwrap_or_default();
+    fn take_head(&mut self, next: &SegmentStart) -> Result<Option<Head>, Problem> {
+        let SegmentStart { term, sequence, position: from, .. } = *next;
+        if self.head.bytes(1)? != [sequence as u8] {
+            return Ok(None);
+        }
+        let mut number = || self.head.number();
+        let (span, unreleased, trail_lag) = (number()?, number()?, number()?);
+        let trail = self.head.bytes(4)?.try_into().map(u32::from_le_bytes).unwrap_or_default();
         self.head.end()?;
         let watermark =
-            from.checked_add(span).ok_or(Problem("head", "the watermark is beyond every position"))?;
+            from.0.checked_add(span).ok_or(Problem("head", "the watermark is beyond every position"))?;
         let back =
             |lag| watermark.checked_sub(lag).map(Position).ok_or(Problem("head", "a position before boot"));
-        Ok(Head {
-            term: Term(term),
-            sequence,
-            from: Position(from),
-            mark: Mark {
-                watermark: Position(watermark),
-                released: back(unreleased)?,
-                trail,
-                trail_at: back(trail_lag)?,
-            },
-            chain: Digest::default(),
-        })
+        let mark = Mark {
+            watermark: Position(watermark),
+            released: back(unreleased)?,
+            trail,
+            trail_at: back(trail_lag)?,
+        };
+        Ok(Some(Head { term, sequence, from, mark, chain: Digest::default() }))
     }
 
     /// Takes all records into `batch`, which is empty, and checks that nothing is left over.

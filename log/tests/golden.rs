@@ -88,7 +88,7 @@ fn batches() -> Vec<(Batch, Mark)> {
             }
             at += 10;
             let (watermark, released) = (Position(at), Position(at - 5));
-            (batch, Mark { watermark, released, trail: 0x0123_4567_89ab_cdef, trail_at: Position(at - 1) })
+            (batch, Mark { watermark, released, trail: 0x0123_4567, trail_at: Position(at - 1) })
         })
         .collect()
 }

@@ -151,7 +151,7 @@ impl Journal {
     pub fn arrived(&mut self, at: Position, trail: u64) {
         self.omitted = false;
         self.mark.watermark = at;
-        self.mark.trail = trail;
+        self.mark.trail = trail as u32;
         self.mark.trail_at = at;
     }
 

@@ -41,15 +41,15 @@ pub enum ReplayError<E> {
     },
     /// The guest did something else than the recorded one.
     #[error(
-        "at position {at} the trail is {found:016x}, recorded was {expected:016x}: the guest did something else"
+        "at position {at} the trail is {found:08x}, recorded was {expected:08x}: the guest did something else"
     )]
     Trail {
         /// Where it was noticed; the difference is before it and after the last batch.
         at: Position,
         /// As recorded.
-        expected: u64,
+        expected: u32,
         /// As replayed.
-        found: u64,
+        found: u32,
     },
     /// The log takes the guest to a state that it cannot take.
     #[error("at position {at}: {source}")]
@@ -317,6 +317,7 @@ impl<H: History, W: Witness> Replay<H, W> {
 
     /// Compares the trail, if the batch with this mark tells it for position `at`.
     fn compare_trail(&self, at: Position, found: u64, mark: &Mark) -> Result<(), ReplayError<H::Error>> {
+        let found = found as u32;
         if at == mark.trail_at && found != mark.trail && !self.tolerates {
             return Err(ReplayError::Trail { at, expected: mark.trail, found });
         }

@@ -191,7 +191,7 @@ fn replay(criterion: &mut Criterion) {
     let mut machine: Machine<ScriptedCpu> = boot(&console_counter());
     let mut world = Ticking(Batch::new(), None);
     assert!(matches!(machine.run(&mut world), Ok(Stop::Paused)));
-    let mark = Mark { trail: machine.trail().0, ..mark(machine.position()) };
+    let mark = Mark { trail: machine.trail().0 as u32, ..mark(machine.position()) };
     let mut group = criterion.benchmark_group("replay on the scripted processor");
     group.throughput(Throughput::Elements(machine.position().0));
     group.bench_function("positions", |bencher| {

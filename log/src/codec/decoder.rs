@@ -73,23 +73,15 @@ impl Decoder {
     }
 
     fn accept(&mut self, body: &[u8], batch: &mut Batch) -> Result<Head, DecodeError> {
-        let SegmentStart { term, sequence, position, .. } = self.carried.next;
+        let sequence = self.carried.next.sequence;
         let len = self.decompress(body, sequence)?;
         let raw = &self.raw[..len];
         let columns = rkyv::access::<ArchivedColumns, rancor::Error>(raw)
             .map_err(|_| DecodeError::Layout { sequence, len })?;
         let mut columns = Reader::new(columns);
         let column = |source| DecodeError::Column { sequence, source };
-        let head = columns.head().map_err(column)?;
-        if head.term != term {
-            return Err(DecodeError::Term { sequence, expected: term, found: head.term });
-        }
-        if head.sequence != sequence {
-            return Err(DecodeError::Sequence { expected: sequence, found: head.sequence });
-        }
-        if head.from != position {
-            return Err(DecodeError::Gap { sequence, expected: position, found: head.from });
-        }
+        let head = columns.head(&self.carried.next).map_err(column)?;
+        let head = head.ok_or(DecodeError::Sequence { expected: sequence })?;
         columns.records(&head, batch, &mut self.carried.context).map_err(column)?;
         Ok(self.carried.advance(head, batch, &self.raw[..len]))
     }

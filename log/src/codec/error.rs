@@ -1,6 +1,6 @@
 //! What can be wrong with a batch, on its way out and on its way in.
 
-use echovisor_event::{Nanos, Position, Term};
+use echovisor_event::{Nanos, Position};
 
 use crate::{
     columns::ColumnError,
@@ -105,33 +105,11 @@ pub enum DecodeError {
         #[source]
         source: ColumnError,
     },
-    /// The batch was written under another primary than its segment.
-    #[error("batch {sequence}: written in term {found}, but its segment belongs to term {expected}")]
-    Term {
-        /// Number of the batch that was expected.
-        sequence: u64,
-        /// The segment's term.
-        expected: Term,
-        /// The batch's term.
-        found: Term,
-    },
     /// A batch is missing, or came twice.
-    #[error("batch {found} where batch {expected} must follow")]
+    #[error("another batch came where batch {expected} must follow")]
     Sequence {
         /// Number that must follow.
         expected: u64,
-        /// Number that came.
-        found: u64,
-    },
-    /// The batch does not begin where the one before it ended.
-    #[error("batch {sequence}: begins at position {found}, but the log is complete up to {expected}")]
-    Gap {
-        /// Number of the batch.
-        sequence: u64,
-        /// The watermark before.
-        expected: Position,
-        /// Where the batch begins.
-        found: Position,
     },
     /// The segment ended with a stop.
     #[error("batch {sequence} after the log was stopped")]
@@ -154,10 +132,7 @@ impl DecodeError {
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         match self {
-            DecodeError::Term { expected, found, .. } if found < expected => {
-                Some("the sender was superseded by a takeover; it must rejoin as a secondary")
-            }
-            DecodeError::Sequence { .. } | DecodeError::Gap { .. } => {
+            DecodeError::Sequence { .. } => {
                 Some("batches were lost between sender and receiver; connect anew and resume")
             }
             _ => Some("what came before is intact; later segments can be read by themselves"),

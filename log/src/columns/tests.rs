@@ -1,6 +1,6 @@
 //! Each check of a batch that came from outside, one by one.
 
-use echovisor_event::{Event, Nanos, limits::PAGE_SIZE};
+use echovisor_event::{Event, Nanos, Term, limits::PAGE_SIZE};
 use rkyv::rancor;
 
 use super::*;
@@ -9,6 +9,12 @@ use crate::{Cause, Record};
 fn head() -> Head {
     let mark = Mark { watermark: Position(30), released: Position(20), trail: 9, trail_at: Position(29) };
     Head { term: Term(1), sequence: 5, from: Position(10), mark, chain: Digest::default() }
+}
+
+/// Where it follows.
+fn next() -> SegmentStart {
+    let Head { term, sequence, from: position, chain, .. } = head();
+    SegmentStart { segment: 2, term, sequence, position, chain }
 }
 
 /// The columns of a batch with one record of each kind.
@@ -35,7 +41,7 @@ fn columns() -> Columns {
 fn read(columns: &Columns) -> Result<(Head, Batch), ColumnError> {
     let bytes = rkyv::to_bytes::<rancor::Panic>(columns).unwrap();
     let mut reader = Reader::new(rkyv::access::<ArchivedColumns, rancor::Error>(&bytes).unwrap());
-    let head = reader.head()?;
+    let head = reader.head(&next())?.expect("the batch that follows");
     let mut batch = Batch::new();
     reader.records(&head, &mut batch, &mut Context::default())?;
     Ok((head, batch))
@@ -48,8 +54,9 @@ fn numbers(values: &[u64]) -> Vec<u8> {
     out
 }
 
-fn head_column(values: [u64; 6]) -> Vec<u8> {
-    [numbers(&values), vec![0; 8]].concat()
+/// Batch 5 with a span, what is not released of it, and what has happened since the trail.
+fn head_column(values: [u64; 3]) -> Vec<u8> {
+    [vec![5], numbers(&values), vec![0; 4]].concat()
 }
 
 #[test]
@@ -63,11 +70,11 @@ fn a_valid_batch_is_read() {
 fn every_contradiction_is_refused_and_named() {
     type Change = fn(&mut Columns);
     let cases: [(&str, usize, Change); 24] = [
-        ("head", 0, |columns| columns.head.truncate(13)),
+        ("head", 0, |columns| columns.head.truncate(7)),
         ("head", 0, |columns| columns.head.push(0)),
-        ("head", 0, |columns| columns.head = head_column([1, 5, u64::MAX, 1, 0, 0])),
-        ("head", 0, |columns| columns.head = head_column([1, 5, 10, 20, 31, 0])),
-        ("head", 0, |columns| columns.head = head_column([1, 5, 10, 20, 0, 31])),
+        ("head", 0, |columns| columns.head = head_column([u64::MAX, 0, 0])),
+        ("head", 0, |columns| columns.head = head_column([20, 31, 0])),
+        ("head", 0, |columns| columns.head = head_column([20, 0, 31])),
         ("codes", 3, |columns| columns.codes[3] = 6),
         ("codes", 0, |columns| columns.codes[0] = code::STOP),
         ("codes", BATCH_EVENTS_MAX, |columns| columns.codes = vec![code::STOP; BATCH_EVENTS_MAX + 1]),

@@ -90,7 +90,7 @@ pub(crate) fn written(
 ) -> Recording {
     let mut log = Log::new(machine.position());
     log.mark.trail_at = machine.position();
-    log.mark.trail = machine.trail().0;
+    log.mark.trail = machine.trail().0 as u32;
     for (at, event) in records {
         log.push(Position(*at), Record::Event(*event));
     }
@@ -151,7 +151,7 @@ impl Director {
         self.here = Some(here.position);
         self.log.mark.watermark = here.position;
         self.log.mark.trail_at = here.position;
-        self.log.mark.trail = here.trail;
+        self.log.mark.trail = here.trail as u32;
         self.left = match here.idle {
             Some(_) => self.rng.usize(1..6),
             None => usize::from(self.rng.u8(..8) == 0),
@@ -174,7 +174,7 @@ impl Director {
         let at = machine.position();
         self.log.mark.watermark = at;
         self.log.mark.trail_at = at;
-        self.log.mark.trail = machine.trail().0;
+        self.log.mark.trail = machine.trail().0 as u32;
         self.tell_digest(at);
         self.log.push(at, Record::Checkpoint);
         self.log.flush(self.log.mark.released);
