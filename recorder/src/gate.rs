@@ -276,7 +276,11 @@ impl Inner {
             };
             let mut scratch = std::mem::take(&mut self.scratch);
             scratch.clear();
-            scratch.extend(self.bytes.drain(..length));
+            let (front, back) = self.bytes.as_slices();
+            let in_front = front.len().min(length);
+            scratch.extend_from_slice(&front[..in_front]);
+            scratch.extend_from_slice(&back[..length - in_front]);
+            self.bytes.drain(..length);
             let effect = match kind {
                 HeldKind::Frame(_) => Effect::Frame(&scratch),
                 HeldKind::Console(_) => Effect::Console(&scratch),

@@ -322,10 +322,6 @@ impl Live {
 
     /// Waits until the guest's sleep is over, by input or by its deadline. Whether the machine should pause instead.
     fn wait(&mut self, here: &Here, deadline: Nanos) -> Result<bool, LiveError> {
-        // An effect waits at the gate for the log behind it; the guest will not add to it before it wakes.
-        if self.journal.is_dirty() && self.gate.holds() {
-            self.flush();
-        }
         loop {
             if self.wants_pause(here) {
                 return Ok(true);
@@ -333,6 +329,10 @@ impl Live {
             let now = self.clock.now();
             if now >= deadline || self.take_frame(here)? || self.take_console(here) {
                 return Ok(false);
+            }
+            // An effect waits at the gate for the log behind it, and the guest, which has nothing to do, will not add to it.
+            if self.journal.is_dirty() && self.gate.holds() {
+                self.flush();
             }
             let mut timeout = deadline.since(now);
             if let Some(left) = self.epoch_left(here.position) {
