@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     io::{self, Read, Write},
     net::{IpAddr, SocketAddr, TcpStream},
+    panic::resume_unwind,
     thread,
     time::{Duration, Instant},
 };
@@ -22,8 +23,9 @@ use crate::{
 /// How long a guest may take until it answers, and how long it may be silent under load.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long one attempt to connect may take, and how soon the next one comes.
-const ATTEMPT: Duration = Duration::from_secs(1);
+/// How long one attempt to connect may take, and how soon the next one comes. Where each answer of the guest waits for megabytes on a thin
+/// link, a connection is there after seconds, and an attempt that is given up before comes to nothing.
+const ATTEMPT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Bytes read at once.
@@ -69,13 +71,30 @@ struct Connection {
 impl Client {
     /// Opens the connections, as soon as the guest is up.
     pub(super) fn connect(client: &Namespace, port: u16, connections: usize) -> Result<Client, Failure> {
-        let open = |_| {
+        let open = || {
             let stream = connect(client, port)?;
             stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true)).map_err(unreachable)?;
             Ok(Connection { stream, unsent: VecDeque::new(), received: Vec::new(), waiting: VecDeque::new() })
         };
-        let connections = (0..connections).map(open).collect::<Result<_, Failure>>()?;
+        // All at once: one behind the other they would take as many times as long as an answer may take.
+        let connections = thread::scope(|scope| {
+            let opening: Vec<_> = (0..connections).map(|_| scope.spawn(open)).collect();
+            let opened =
+                opening.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            opened.collect::<Result<_, Failure>>()
+        })?;
         Ok(Client { connections, buffer: vec![0; CHUNK], heard: Instant::now() })
+    }
+
+    /// A client on which nothing is under way: this one, or else another one with as many connections. What a warm-up leaves unanswered
+    /// would be in the way.
+    pub(super) fn rested(self, client: &Namespace, port: u16) -> Result<Client, Failure> {
+        if self.waiting().next().is_none() {
+            return Ok(self);
+        }
+        let connections = self.len();
+        drop(self);
+        Client::connect(client, port, connections)
     }
 
     /// How many connections there are.

@@ -82,7 +82,8 @@ pub struct BenchArgs {
     #[arg(long, value_name = "TIME", default_value = "25ms")]
     epoch: Duration,
 
-    /// How long the policy `replay` lets a guest run without an exit before its state is sent; as nodes do by themselves, unless given
+    /// How long the policy `replay` lets a guest run without an exit before its state is sent [default: as --epoch, so that both send
+    /// the state of a guest that only computes equally often]
     #[arg(long, value_name = "TIME")]
     quantum: Option<Duration>,
 
@@ -102,7 +103,7 @@ pub struct BenchArgs {
 impl BenchArgs {
     /// How often state is sent.
     fn pace(&self) -> Pace {
-        Pace { epoch: *self.epoch, quantum: self.quantum.map(Into::into) }
+        Pace { epoch: *self.epoch, quantum: *self.quantum.unwrap_or(self.epoch) }
     }
 
     /// Every link that is to be measured.

@@ -10,8 +10,8 @@ use serde::Serialize;
 pub(super) struct Pace {
     /// By `checkpoint`.
     pub(super) epoch: Duration,
-    /// By `replay`, of a guest that makes no exit; else as nodes do by themselves.
-    pub(super) quantum: Option<Duration>,
+    /// By `replay`, of a guest that makes no exit.
+    pub(super) quantum: Duration,
 }
 
 /// What becomes of the guest's history.
@@ -36,8 +36,8 @@ pub(super) enum Policy {
 
 impl Policy {
     /// What is compared unless something else is asked for.
-    pub(super) const DEFAULT: [Policy; 4] =
-        [Policy::Unprotected, Policy::Replay, Policy::Checkpoint, Policy::Kemari];
+    pub(super) const DEFAULT: [Policy; 5] =
+        [Policy::Unprotected, Policy::Recorded, Policy::Replay, Policy::Checkpoint, Policy::Kemari];
 
     /// As it stands on the command line.
     pub(super) fn name(self) -> &'static str {
@@ -60,10 +60,7 @@ impl Policy {
         let compression = |name: &str| ["--delta-compression", name].map(str::to_owned);
         match self {
             Policy::Unprotected | Policy::Recorded => Vec::new(),
-            Policy::Replay => match pace.quantum {
-                Some(quantum) => [policy("replay"), ["--quantum".to_owned(), time(quantum)]].concat(),
-                None => policy("replay").to_vec(),
-            },
+            Policy::Replay => [policy("replay"), ["--quantum".to_owned(), time(pace.quantum)]].concat(),
             Policy::Checkpoint => [policy("checkpoint"), epoch, compression("none")].concat(),
             Policy::CheckpointZstd => [policy("checkpoint"), epoch, compression("zstd")].concat(),
             Policy::Kemari => [policy("kemari"), compression("none")].concat(),
@@ -83,10 +80,10 @@ mod tests {
 
     #[test]
     fn policies_are_told_to_the_primary() {
-        let pace = Pace { epoch: Duration::from_millis(25), quantum: None };
+        let pace = Pace { epoch: Duration::from_millis(25), quantum: Duration::from_millis(10) };
         let options = |policy: Policy| policy.options(&pace).join(" ");
         assert_eq!(options(Policy::Recorded), "");
-        assert_eq!(options(Policy::Replay), "--policy replay");
+        assert_eq!(options(Policy::Replay), "--policy replay --quantum 10ms");
         assert_eq!(options(Policy::Checkpoint), "--policy checkpoint --epoch 25ms --delta-compression none");
         assert_eq!(options(Policy::KemariZstd), "--policy kemari --delta-compression zstd");
         for policy in Policy::value_variants() {

@@ -16,6 +16,8 @@ pub(super) enum Workload {
     Kv,
     /// redis-benchmark, SET of random keys in a large working set
     KvWrite,
+    /// redis-benchmark, one client that waits for each reply; GET and SET 9 to 1
+    Lone,
     /// wrk, a page over HTTP
     Http,
     /// Nothing
@@ -42,10 +44,11 @@ const SPIN: Guest = Guest { name: "spin", memory: "64M", port: 7 };
 
 impl Workload {
     /// All of them.
-    pub(super) const ALL: [Workload; 8] = [
+    pub(super) const ALL: [Workload; 9] = [
         Workload::Rate,
         Workload::Kv,
         Workload::KvWrite,
+        Workload::Lone,
         Workload::Http,
         Workload::Idle,
         Workload::Compute,
@@ -59,6 +62,7 @@ impl Workload {
             Workload::Rate => "rate",
             Workload::Kv => "kv",
             Workload::KvWrite => "kv-write",
+            Workload::Lone => "lone",
             Workload::Http => "http",
             Workload::Idle => "idle",
             Workload::Compute => "compute",
@@ -82,6 +86,7 @@ impl Workload {
             Workload::Rate => Box::new(OpenLoop::default()),
             Workload::Kv => Box::new(RedisBenchmark::reads()),
             Workload::KvWrite => Box::new(RedisBenchmark::writes()),
+            Workload::Lone => Box::new(RedisBenchmark::lone()),
             Workload::Http => Box::new(Pages),
             Workload::Idle => Box::new(Idle),
             Workload::Compute => Box::new(Compute::default()),
@@ -96,7 +101,7 @@ impl Workload {
     /// If one is not.
     pub(super) fn require_programs(self) -> Result<(), Failure> {
         let client = match self {
-            Workload::Kv | Workload::KvWrite => "redis-benchmark",
+            Workload::Kv | Workload::KvWrite | Workload::Lone => "redis-benchmark",
             Workload::Http => "wrk",
             _ => return Ok(()),
         };

@@ -3,7 +3,7 @@
 use fastrand::Rng;
 
 use super::{
-    Ground, Load, Outcome,
+    Ground, Load, Outcome, WARM_UP,
     closed_loop::{Limit, ask},
 };
 use crate::{commands::bench::client::Client, failure::Failure, model::resp::write_request};
@@ -17,9 +17,6 @@ const VALUES: usize = 64;
 /// Connections, and requests under way on each of them.
 const CONNECTIONS: usize = 4;
 const DEPTH: usize = 4;
-
-/// The load before anything is measured, as a share of the time.
-const WARM_UP: f64 = 0.2;
 
 /// Values that go to the guest, or come from it, as fast as they can.
 pub(crate) struct Bulk {
@@ -54,7 +51,7 @@ impl Load for Bulk {
     fn prepare(&mut self, ground: &Ground) -> Result<(), Failure> {
         let mut client = Client::connect(ground.client, 6379, CONNECTIONS)?;
         transfer(&mut client, self.direction, Limit::Time(ground.time.mul_f64(WARM_UP)))?;
-        self.client = Some(client);
+        self.client = Some(client.rested(ground.client, 6379)?);
         Ok(())
     }
 
@@ -70,9 +67,10 @@ impl Load for Bulk {
 fn transfer(client: &mut Client, direction: Direction, limit: Limit) -> Result<Outcome, Failure> {
     // Made before the time begins.
     let requests = requests(direction);
-    ask(client, DEPTH, limit, |number, out| {
+    let asked = ask(client, DEPTH, limit, |number, out| {
         out.extend_from_slice(&requests[number as usize % requests.len()]);
-    })
+    })?;
+    Ok(asked.outcome())
 }
 
 /// A request for each value.

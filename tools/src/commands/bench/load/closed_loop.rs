@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Outcome;
+use super::{GRACE, asked::Asked};
 use crate::{commands::bench::client::Client, failure::Failure};
 
 /// How long a look at the connections lasts where nothing comes.
@@ -11,42 +11,78 @@ const TURN: Duration = Duration::from_secs(1);
 /// When it is enough.
 #[derive(Clone, Copy)]
 pub(super) enum Limit {
+    /// After this time. The last replies are waited for a little, and what has none by then stays unanswered.
     Time(Duration),
+    /// After so many requests, with all their replies.
     Count(u64),
 }
 
-/// Keeps `depth` requests under way on each connection, each written by its number, and waits for all replies in the end.
+impl Limit {
+    /// Whether no more is to be asked.
+    fn is_reached(self, time: Duration, requests: u64) -> bool {
+        match self {
+            Limit::Time(limit) => time >= limit,
+            Limit::Count(count) => requests >= count,
+        }
+    }
+
+    /// How long replies are still waited for.
+    fn patience(self, time: Duration) -> Duration {
+        match self {
+            Limit::Time(limit) => (limit + GRACE).saturating_sub(time).min(TURN),
+            Limit::Count(_) => TURN,
+        }
+    }
+}
+
+/// Keeps `depth` requests under way on each connection, each written by its number.
 pub(super) fn ask(
     client: &mut Client,
     depth: usize,
     limit: Limit,
     mut write: impl FnMut(u64, &mut Vec<u8>),
-) -> Result<Outcome, Failure> {
+) -> Result<Asked, Failure> {
     let begun = Instant::now();
-    let (mut sent, mut replies) = (0, 0);
-    let enough = |sent| match limit {
-        Limit::Time(time) => begun.elapsed() >= time,
-        Limit::Count(count) => sent >= count,
-    };
+    let mut asked = Asked::nothing()?;
     let mut free: Vec<usize> = (0..client.len()).flat_map(|number| vec![number; depth]).collect();
     let mut request = Vec::new();
     loop {
-        while !enough(sent)
+        while !limit.is_reached(begun.elapsed(), asked.requests)
             && let Some(connection) = free.pop()
         {
             request.clear();
-            write(sent, &mut request);
+            write(asked.requests, &mut request);
             client.request(connection, &request, Instant::now());
-            sent += 1;
+            asked.requests += 1;
         }
-        if replies == sent {
+        let patience = limit.patience(begun.elapsed());
+        if client.waiting().next().is_none() || patience.is_zero() {
             break;
         }
-        client.turn(Instant::now() + TURN, |connection, _| {
+        client.turn(Instant::now() + patience, |connection, at| {
             free.push(connection);
-            replies += 1;
+            asked.replied(at.elapsed());
         })?;
     }
-    let per_second = replies as f64 / begun.elapsed().as_secs_f64();
-    Ok(Outcome { requests: Some(replies), per_second: Some(per_second), ..Outcome::default() })
+    asked.time = begun.elapsed();
+    client.waiting().for_each(|at| asked.unanswered(at.elapsed()));
+    Ok(asked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_kept_whether_or_not_everything_is_answered() {
+        let time = Duration::from_secs(5);
+        let limit = Limit::Time(time);
+        assert!(!limit.is_reached(time / 2, 1_000_000) && limit.is_reached(time, 0));
+        assert_eq!(limit.patience(time / 2), TURN);
+        assert_eq!(limit.patience(time + GRACE / 4 * 3), GRACE / 4);
+        assert_eq!(limit.patience(time + GRACE), Duration::ZERO);
+        let limit = Limit::Count(3);
+        assert!(!limit.is_reached(time, 2) && limit.is_reached(Duration::ZERO, 3));
+        assert!(limit.patience(100 * time) > Duration::ZERO, "all of them");
+    }
 }

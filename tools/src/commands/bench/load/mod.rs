@@ -1,5 +1,6 @@
 //! Loads: clients that ask something of the guest for a while, and tell how it went.
 
+mod asked;
 mod bulk;
 mod closed_loop;
 mod compute;
@@ -24,8 +25,17 @@ use crate::{
     lab::{LabError, Namespace, program},
 };
 
-/// How much longer than it should a client may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// The load before anything is measured, as a share of the time.
+const WARM_UP: f64 = 0.2;
+
+/// How long the last replies are waited for.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How long a client may take, whose load is to last so long: what it does was measured before, and it is killed only where everything
+/// stands still.
+fn patience(time: Duration) -> Duration {
+    Duration::from_secs(20) + 4 * time
+}
 
 /// What a load stands on.
 pub(super) struct Ground<'a> {
@@ -87,8 +97,7 @@ impl Load for Idle {
 /// server that is gone.
 fn start(ground: &Ground, name: &str, arguments: &str) -> Result<Child, Failure> {
     let mut command = Command::new(program("timeout")?);
-    let limit = PATIENCE + 10 * ground.time;
-    command.args(["--signal=KILL", &limit.as_secs().to_string()]);
+    command.args(["--signal=KILL", &patience(ground.time).as_secs().to_string()]);
     command
         .arg(program(name)?)
         .args(arguments.split(' '))

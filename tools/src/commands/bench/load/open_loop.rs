@@ -10,10 +10,9 @@ use std::{
 };
 
 use fastrand::Rng;
-use hdrhistogram::Histogram;
 use rustix::thread::set_current_timer_slack;
 
-use super::{Ground, Latency, Load, Outcome};
+use super::{GRACE, Ground, Load, Outcome, WARM_UP, asked::Asked};
 use crate::{commands::bench::client::Client, failure::Failure, model::resp::write_request};
 
 /// Connections, over which the requests are dealt out.
@@ -24,12 +23,6 @@ const KEYS: u64 = 100_000;
 
 /// Bytes of a value.
 const VALUE: usize = 16;
-
-/// How long the last replies are waited for.
-const GRACE: Duration = Duration::from_secs(2);
-
-/// The load before anything is measured, as a share of the time.
-const WARM_UP: f64 = 0.2;
 
 /// SET and GET by turns, of random keys and values.
 pub(crate) struct OpenLoop {
@@ -47,9 +40,7 @@ impl Load for OpenLoop {
     fn prepare(&mut self, ground: &Ground) -> Result<(), Failure> {
         let mut client = Client::connect(ground.client, 6379, CONNECTIONS)?;
         self.ask(&mut client, ground.arrivals, ground.time.mul_f64(WARM_UP))?;
-        // What a warm-up leaves unanswered would be in the way.
-        let is_idle = client.waiting().next().is_none();
-        self.client = is_idle.then_some(client);
+        self.client = Some(client.rested(ground.client, 6379)?);
         Ok(())
     }
 
@@ -143,49 +134,6 @@ impl Schedule {
     }
 }
 
-/// What was asked, and how long the answers took.
-struct Asked {
-    requests: u64,
-    unanswered: u64,
-    time: Duration,
-    /// Microseconds.
-    latencies: Histogram<u64>,
-}
-
-/// The longest response time that is told apart, µs.
-const LONGEST: u64 = 600_000_000;
-
-impl Asked {
-    fn nothing() -> Result<Asked, Failure> {
-        let latencies = Histogram::new_with_max(LONGEST, 3).map_err(|error| {
-            Failure::new("cannot count response times", "see whether memory is exhausted").because(error)
-        })?;
-        Ok(Asked { requests: 0, unanswered: 0, time: Duration::ZERO, latencies })
-    }
-
-    fn replied(&mut self, after: Duration) {
-        self.latencies.saturating_record(u64::try_from(after.as_micros()).unwrap_or(LONGEST));
-    }
-
-    /// A request that has no reply has waited at least so long. To leave it out would make the slowest system look best.
-    fn unanswered(&mut self, after: Duration) {
-        self.unanswered += 1;
-        self.replied(after);
-    }
-
-    fn outcome(&self) -> Outcome {
-        let quantile = |share| self.latencies.value_at_quantile(share) as f64;
-        let answered = self.requests - self.unanswered;
-        Outcome {
-            requests: Some(self.requests),
-            per_second: Some(answered as f64 / self.time.as_secs_f64()),
-            latency: Some(Latency { p50: quantile(0.5), p99: quantile(0.99), p999: Some(quantile(0.999)) }),
-            unanswered: self.unanswered,
-            ..Outcome::default()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,22 +153,6 @@ mod tests {
         );
         schedule.next = 3_000_000_000;
         assert_eq!(schedule.at(), Duration::from_secs(1_000_000_000));
-    }
-
-    #[test]
-    fn a_request_without_an_answer_is_among_the_slowest() {
-        let mut asked = Asked::nothing().expect("room for a histogram");
-        (asked.requests, asked.time) = (1000, Duration::from_secs(2));
-        (0..990).for_each(|_| asked.replied(Duration::from_micros(200)));
-        (0..10).for_each(|_| asked.unanswered(Duration::from_secs(2)));
-        let outcome = asked.outcome();
-        assert_eq!((outcome.requests, outcome.unanswered), (Some(1000), 10));
-        assert_eq!(outcome.per_second, Some(495.0));
-        let latency = outcome.latency.expect("response times");
-        assert_eq!(latency.p50, 200.0);
-        assert_eq!(latency.p99, 200.0);
-        let slowest = latency.p999.expect("enough of them");
-        assert!((1_999_000.0..2_002_000.0).contains(&slowest), "{slowest}");
     }
 
     #[test]
