@@ -14,7 +14,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
 use crate::{
-    control::{self, Status},
+    control::{self, Request, Status},
     failure::{Exit, Failure},
     output,
 };
@@ -115,6 +115,24 @@ impl Node {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Has the node end as by `echovisor stop`, and waits until it has.
+    pub(crate) async fn stop(&mut self) -> Result<(), Failure> {
+        control::ask(&self.control, &Request::Stop).await?;
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            match self.child.try_wait() {
+                Ok(Some(status)) if status.success() => return Ok(()),
+                Ok(Some(status)) => {
+                    let what = format!("the {} was asked to stop, and ended otherwise: {status}", self.name);
+                    return Err(Failure::new(what, SAID_ABOVE));
+                }
+                _ => tokio::time::sleep(PERIOD).await,
+            }
+        }
+        let what = format!("the {} has not stopped after {} s", self.name, PATIENCE.as_secs());
+        Err(Failure::new(what, SAID_ABOVE))
     }
 
     /// kill -9, after a while; gives the moment of it. A thread of its own does it, so that the moment has nothing to do

@@ -157,6 +157,12 @@ impl Status {
             more: BTreeMap::new(),
         }
     }
+
+    /// One of the counts of `more`; none is zero.
+    #[must_use]
+    pub fn count(&self, name: &str) -> u64 {
+        self.more.get(name).and_then(Value::as_u64).unwrap_or(0)
+    }
 }
 
 /// A node's snapshots. Scripts rely on the names.

@@ -1,8 +1,10 @@
 //! `echovisor bench`: what each way to protect a guest costs, measured side by side. Real processes on a network of namespaces, real
 //! clients, bytes counted at the interfaces.
 
+mod aims;
 mod chart;
 mod client;
+mod figures;
 mod link;
 mod load;
 mod meter;
@@ -12,12 +14,14 @@ mod plots;
 mod policy;
 mod relay;
 mod report;
+mod rerun;
 mod results;
 mod round;
 mod row;
 mod stage;
 mod tables;
 mod workload;
+mod yardstick;
 
 use std::{
     env,

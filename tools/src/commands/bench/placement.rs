@@ -47,6 +47,16 @@ impl Placement {
         }
     }
 
+    /// Has this thread run on the processors of the primary, or else of the secondary.
+    pub(super) fn pin_thread(&self, is_primary: bool) -> io::Result<()> {
+        match self {
+            Placement::Shared { .. } => Ok(()),
+            Placement::Apart { primary, secondary, .. } => {
+                Ok(sched_setaffinity(None, &set(if is_primary { primary } else { secondary }))?)
+            }
+        }
+    }
+
     /// Has this thread, and the clients that it starts, run on the processors of the clients.
     pub(super) fn pin_clients(&self) -> io::Result<()> {
         match self {

@@ -2,11 +2,11 @@
 
 use super::{
     chart::{Chart, Line, Scale},
+    figures::short,
     link::Link,
     policy::Policy,
     results::{Case, Results},
     row::Row,
-    tables::short,
     workload::Workload,
 };
 use crate::svg::Picture;

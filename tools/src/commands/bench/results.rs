@@ -133,7 +133,9 @@ pub(super) mod tests {
             link::Rate,
             load::{Latency, Outcome},
             meter::Spent,
-            row::Resident,
+            rerun::Rerun,
+            row::{Findings, Resident},
+            yardstick::Yardstick,
         },
         lab::Traffic,
     };
@@ -155,10 +157,20 @@ pub(super) mod tests {
             link,
             guest: Traffic { received: requests * 100, sent: requests * 50 },
             payload: link / 2,
+            flushes: link / 250,
             cpu: Duration::from_micros(requests * 10),
         };
         let resident = Resident { primary: 64 << 20, secondary: policy.has_secondary().then_some(96 << 20) };
-        Row::new((policy, workload, &LINK, round), &outcome, &spent, &resident)
+        let yardstick =
+            Yardstick { round_trip: Duration::from_micros(30), wake_up: Duration::from_micros(5) };
+        let findings = Findings {
+            outcome,
+            spent,
+            resident,
+            yardstick: (policy == Policy::Replay).then_some(yardstick),
+            rerun: (policy == Policy::Recorded).then_some(Rerun { seconds: 0.5, busy: 2.0 }),
+        };
+        Row::new((policy, workload, &LINK, round), &findings)
     }
 
     #[test]

@@ -7,14 +7,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{
     BenchArgs,
     link::Link,
-    load::{Ground, Outcome},
-    meter::{Reading, Spent},
+    load::Ground,
+    meter::Reading,
     placement::Placement,
     policy::Policy,
+    rerun::Rerun,
     results::Results,
-    row::{Resident, Row},
-    stage::{Props, Stage},
+    row::{Findings, Row},
+    stage::{self, Props, Stage},
     workload::Workload,
+    yardstick::Yardstick,
 };
 use crate::{failure::Failure, output};
 
@@ -84,25 +86,37 @@ impl Run {
     async fn measure(&self, args: &BenchArgs, props: Props<'_>) -> Result<Row, Failure> {
         let Run { round, policy, workload, link } = self;
         let mut stage = Stage::set(*policy, workload.guest(), link, props).await?;
-        let played = self.play(args, &mut stage).await;
+        let played = self.play(args, &mut stage, props).await;
         if played.is_err() {
             stage.tell_last_words();
         }
-        let (outcome, spent, resident) = played?;
-        Ok(Row::new((*policy, *workload, link, *round), &outcome, &spent, &resident))
+        Ok(Row::new((*policy, *workload, link, *round), &played?))
     }
 
-    async fn play(&self, args: &BenchArgs, stage: &mut Stage) -> Result<(Outcome, Spent, Resident), Failure> {
+    async fn play(&self, args: &BenchArgs, stage: &mut Stage, props: Props<'_>) -> Result<Findings, Failure> {
         let mut load = self.workload.load();
         load.fill(&ground(args, stage))?;
         stage.slow_down()?;
         load.prepare(&ground(args, stage))?;
         stage.settle().await?;
+        // What these find out is compared with that load under that policy.
+        let is_lockstep = (self.policy, self.workload) == (Policy::Replay, Workload::Rate);
+        let yardstick = is_lockstep
+            .then(|| Yardstick::measure(&stage.network, props.placement, self.link.delay))
+            .transpose()?;
         let before = Reading::take(stage).await?;
         let outcome = load.run(&ground(args, stage))?;
         stage.settle().await?;
         let after = Reading::take(stage).await?;
-        Ok((outcome, after.since(before), stage.resident()?))
+        let (spent, resident) = (after.since(before), stage.resident()?);
+        let rerun = match (self.policy, self.workload) {
+            (Policy::Recorded, Workload::Kv) => {
+                stage.primary.stop().await?;
+                Some(Rerun::of(&stage::recording(props.folder), props).await?)
+            }
+            _ => None,
+        };
+        Ok(Findings { outcome, spent, resident, yardstick, rerun })
     }
 }
 

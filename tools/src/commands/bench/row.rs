@@ -1,8 +1,13 @@
 //! What came of one run.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
-use super::{link::Link, load::Outcome, meter::Spent, policy::Policy, workload::Workload};
+use super::{
+    link::Link, load::Outcome, meter::Spent, policy::Policy, rerun::Rerun, workload::Workload,
+    yardstick::Yardstick,
+};
 
 /// One run. Scripts rely on the names of the first twelve fields.
 #[derive(Clone, Debug, Serialize)]
@@ -35,6 +40,16 @@ pub(super) struct Row {
     pub(super) unanswered: u64,
     /// What a guest that only computes has done.
     pub(super) iterations_per_second: Option<f64>,
+    /// Parts of the log, each sent at once.
+    pub(super) flushes: u64,
+    /// Of the link, at the load `rate` under `replay`.
+    pub(super) round_trip_us: Option<f64>,
+    /// Of a thread, likewise.
+    pub(super) wake_up_us: Option<f64>,
+    /// How long the replay of the whole recording took, at the load `kv` under `recorded`.
+    pub(super) replay_seconds: Option<f64>,
+    /// How long the guest was busy meanwhile, likewise.
+    pub(super) busy_seconds: Option<f64>,
     #[serde(skip)]
     pub(super) link: Link,
 }
@@ -45,13 +60,22 @@ pub(super) struct Resident {
     pub(super) secondary: Option<u64>,
 }
 
+/// All that was found out in a run.
+pub(super) struct Findings {
+    pub(super) outcome: Outcome,
+    pub(super) spent: Spent,
+    pub(super) resident: Resident,
+    pub(super) yardstick: Option<Yardstick>,
+    pub(super) rerun: Option<Rerun>,
+}
+
 impl Row {
     pub(super) fn new(
         (policy, workload, link, round): (Policy, Workload, &Link, u32),
-        outcome: &Outcome,
-        spent: &Spent,
-        resident: &Resident,
+        findings: &Findings,
     ) -> Row {
+        let Findings { outcome, spent, resident, yardstick, rerun } = findings;
+        let micros = |time: Duration| time.as_secs_f64() * 1e6;
         let cpu = spent.cpu.as_secs_f64();
         let answered = outcome.requests.map(|requests| requests - outcome.unanswered);
         Row {
@@ -76,6 +100,11 @@ impl Row {
             requests: outcome.requests,
             unanswered: outcome.unanswered,
             iterations_per_second: outcome.iterations_per_second,
+            flushes: spent.flushes,
+            round_trip_us: yardstick.as_ref().map(|yardstick| micros(yardstick.round_trip)),
+            wake_up_us: yardstick.as_ref().map(|yardstick| micros(yardstick.wake_up)),
+            replay_seconds: rerun.as_ref().map(|rerun| rerun.seconds),
+            busy_seconds: rerun.as_ref().map(|rerun| rerun.busy),
             link: link.clone(),
         }
     }

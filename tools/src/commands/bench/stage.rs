@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     fs, io,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -48,6 +48,7 @@ pub(super) struct Stage {
 }
 
 /// With what a stage is set.
+#[derive(Clone, Copy)]
 pub(super) struct Props<'a> {
     /// This program, as the nodes.
     pub(super) program: &'a OsStr,
@@ -161,7 +162,7 @@ impl Nodes<'_> {
         let mut arguments = words(["--guest", guest.name, "--guest-args", &guest_arguments]);
         arguments.extend(words(["--memory", guest.memory, "--net", &format!("tap:{TAP}")]));
         if policy == Policy::Recorded {
-            arguments.extend(words(["--out", &self.path("recording")]));
+            arguments.extend(words(["--out", &recording(self.props.folder).display().to_string()]));
             return self.start("record", site, &arguments);
         }
         if policy.has_secondary() {
@@ -207,6 +208,11 @@ impl Nodes<'_> {
     fn path(&self, name: &str) -> String {
         self.props.folder.join(name).display().to_string()
     }
+}
+
+/// Where what is recorded goes.
+pub(super) fn recording(folder: &Path) -> PathBuf {
+    folder.join("recording")
 }
 
 /// Where a node at this site listens for its peer.
