@@ -11,6 +11,7 @@ const STYLE: &str = "\
 .ev .curve{stroke:#0969da;stroke-width:1.3;fill:none}\
 .ev .tone0{fill:#6e7781;stroke:#6e7781}.ev .tone1{fill:#1a7f37;stroke:#1a7f37}.ev .tone2{fill:#0969da;stroke:#0969da}\
 .ev .tone3{fill:#bc4c00;stroke:#bc4c00}.ev .tone4{fill:#a0307f;stroke:#a0307f}\
+.ev polyline.trend,.ev line.trend{fill:none;stroke-width:2}.ev .dashes{stroke-dasharray:5 4}.ev text.word{stroke:none}\
 .ev .ring{fill:#ffffff;stroke-width:2}.ev .range{stroke-width:2;stroke-opacity:.55}\
 @media (prefers-color-scheme:dark){\
 .ev text{fill:#e6edf3}.ev .grey{fill:#9da7b3}.ev .paper{fill:#0d1117}.ev .band{fill:#3a2f14}\
@@ -22,7 +23,7 @@ const STYLE: &str = "\
 /// A picture in the making.
 ///
 /// Everything has a class: `grey`, `bold` of texts; `grid`, `axis`, `dashed`, `curve` of lines; `paper`, `band` of areas; and `tone0` to
-/// `tone4` of what must be told apart.
+/// `tone4` of what must be told apart, with `trend`, and perhaps `dashes`, of a line, or `word` of a text.
 #[derive(Debug)]
 pub struct Picture {
     size: [f64; 2],

@@ -13,7 +13,7 @@ const LINE: f64 = 30.0;
 const GAP: f64 = 14.0;
 
 /// How wide a letter is, about.
-const LETTER: f64 = 7.1;
+pub(super) const LETTER: f64 = 7.1;
 
 /// Dots on one axis.
 pub(super) struct Chart {
@@ -55,12 +55,12 @@ pub(super) struct Line {
 }
 
 /// Where values are on the axis.
-struct Axis {
+pub(super) struct Axis {
     scale: Scale,
     /// In the units of the scale: values, or their logarithms.
     from: f64,
     to: f64,
-    /// Where it begins and ends, in pixels.
+    /// Where it begins and ends, in pixels. It may go upwards, too.
     left: f64,
     right: f64,
 }
@@ -137,7 +137,7 @@ impl Line {
 
 impl Axis {
     /// An axis on which all these values are.
-    fn over(scale: Scale, values: impl Iterator<Item = f64>, left: f64, right: f64) -> Axis {
+    pub(super) fn over(scale: Scale, values: impl Iterator<Item = f64>, left: f64, right: f64) -> Axis {
         let values: Vec<f64> = values.filter(|value| *value > 0.0 && value.is_finite()).collect();
         let least = values.iter().copied().fold(f64::MAX, f64::min);
         let most = values.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
@@ -155,7 +155,8 @@ impl Axis {
         Axis { scale, from, to, left, right }
     }
 
-    fn at(&self, value: f64) -> f64 {
+    /// Where a value is, in pixels.
+    pub(super) fn at(&self, value: f64) -> f64 {
         let value = match self.scale {
             Scale::Linear => value,
             Scale::Logarithmic => value.max(f64::MIN_POSITIVE).log10(),
@@ -165,7 +166,7 @@ impl Axis {
     }
 
     /// Values that are worth a line, with their names.
-    fn ticks(&self) -> Vec<(f64, String)> {
+    pub(super) fn ticks(&self) -> Vec<(f64, String)> {
         match self.scale {
             Scale::Linear => {
                 let step = tick(self.to - self.from, 4.0);

@@ -27,15 +27,7 @@ impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.rate {
             Rate::Unlimited => f.write_str("unlimited link")?,
-            Rate::Limited(rate) => {
-                let (number, unit) = rate.split_at(rate.len() - "mbit".len());
-                let unit = match unit {
-                    "gbit" => "Gbit/s",
-                    "mbit" => "Mbit/s",
-                    _ => "kbit/s",
-                };
-                write!(f, "link of {number} {unit}")?;
-            }
+            Rate::Limited(_) => write!(f, "link of {}", self.rate.words())?,
         }
         match self.delay.is_zero() {
             true => Ok(()),
@@ -51,6 +43,22 @@ pub(super) enum Rate {
     Unlimited,
     /// In the words of `tc`: a number, and a unit of four letters.
     Limited(String),
+}
+
+impl Rate {
+    /// As it is written.
+    pub(super) fn words(&self) -> String {
+        let Rate::Limited(rate) = self else {
+            return "unlimited".to_owned();
+        };
+        let (number, unit) = rate.split_at(rate.len() - "mbit".len());
+        let unit = match unit {
+            "gbit" => "Gbit/s",
+            "mbit" => "Mbit/s",
+            _ => "kbit/s",
+        };
+        format!("{number} {unit}")
+    }
 }
 
 /// Not a rate.

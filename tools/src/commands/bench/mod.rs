@@ -20,6 +20,7 @@ mod round;
 mod row;
 mod stage;
 mod tables;
+mod trends;
 mod workload;
 mod yardstick;
 
@@ -95,7 +96,8 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Draw bytes on the link and response time by policy into this file: an .svg, or a .png, for which rsvg-convert must be installed
+    /// Draw bytes on the link and response time by policy, or with several links what becomes of answers and response time from link to
+    /// link, into this file: an .svg, or a .png, for which rsvg-convert must be installed
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
 

@@ -25,7 +25,7 @@ pub(super) fn page(results: &Results, tables: &[Table], facts: &[String]) -> Str
     for fact in facts {
         add(&mut page, format_args!("<p class=\"note\">{}</p>", escape(fact)));
     }
-    page.push_str(&plots::headline(results).finish("Bytes on the link and response time, by policy"));
+    page.push_str(&plots::first(results));
     for table in tables {
         add_table(&mut page, table);
     }

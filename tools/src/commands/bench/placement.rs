@@ -57,6 +57,17 @@ impl Placement {
         }
     }
 
+    /// Has this thread run on one of the primary's processors: the first, or else the last.
+    pub(super) fn pin_thread_to_one(&self, first: bool) -> io::Result<()> {
+        self.pin_thread(true)?;
+        let allowed = sched_getaffinity(None)?;
+        let mut processors = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
+        match if first { processors.next() } else { processors.next_back() } {
+            Some(processor) => Ok(sched_setaffinity(None, &set(&[processor]))?),
+            None => Ok(()),
+        }
+    }
+
     /// Has this thread, and the clients that it starts, run on the processors of the clients.
     pub(super) fn pin_clients(&self) -> io::Result<()> {
         match self {

@@ -7,6 +7,7 @@ use super::{
     policy::Policy,
     results::{Case, Results},
     row::Row,
+    trends,
     workload::Workload,
 };
 use crate::svg::Picture;
@@ -20,9 +21,17 @@ const QUANTILES: &str = "● median   ○ p99   ∘ p99.9";
 /// What the dots of all else are.
 const MEDIAN: &str = "● median of all rounds, — from the least to the most";
 
+/// What to see first, with its title: what several links make of it, or what the bench is for.
+pub(super) fn first(results: &Results) -> String {
+    match trends::of_links(results) {
+        Some(picture) => picture.finish("Answers per second and response time, by link and policy"),
+        None => headline(results).finish("Bytes on the link and response time, by policy"),
+    }
+}
+
 /// What the bench is for: bytes on the link and response time by policy, for each link. Bytes are those of the workload `rate`, as the
 /// response times are, or else of the first one that was measured.
-pub(super) fn headline(results: &Results) -> Picture {
+fn headline(results: &Results) -> Picture {
     let has = |workload| results.rows().iter().any(|row| row.workload == workload);
     let first = Workload::ALL.into_iter().find(|workload| has(*workload)).unwrap_or(Workload::Rate);
     let rows: Vec<[Chart; 2]> = results
@@ -180,7 +189,7 @@ fn line(
 }
 
 /// A colour for each policy, the same everywhere.
-fn tone(policy: Policy) -> usize {
+pub(super) fn tone(policy: Policy) -> usize {
     match policy {
         Policy::Unprotected => 0,
         Policy::Recorded => 1,

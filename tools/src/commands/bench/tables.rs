@@ -88,7 +88,7 @@ fn response_time(results: &Results, link: &Link) -> Table {
         title: format!("Response time, {link}"),
         note: "Workload `rate`: requests come at the same fixed rate under each policy, and count from when they should have been sent. \
                Those without an answer count with the time that they have waited. Round trip + 4 wake-ups: of the link of that run, and of \
-               threads, measured just before the load of `replay`; lockstep cannot take less.",
+               a thread by another one on another processor, measured just before the load of `replay`.",
         columns: vec![
             "policy",
             "answers/s",

@@ -1,4 +1,4 @@
-//! What lockstep cannot undercut: the round trip of the link, and the time until a thread is woken.
+//! What lockstep has to wait for: the round trip of the link, and threads that are woken.
 
 use std::{
     io::{self, ErrorKind, Read, Write, pipe},
@@ -134,12 +134,13 @@ fn round_trip(near: &TcpStream, far: &TcpStream, polls: bool, placement: &Placem
     })
 }
 
-/// From one thread to another and back, which wakes two.
+/// From one thread to another and back, which wakes two. Each has a processor of its own, where the primary has two: whoever wakes another
+/// thread of a node has something else to do itself.
 fn wake_up(placement: &Placement) -> io::Result<Duration> {
     let ((mut there, mut ask), (mut back, mut answer)) = (pipe()?, pipe()?);
     thread::scope(|scope| {
         scope.spawn(move || {
-            placement.pin_thread(true)?;
+            placement.pin_thread_to_one(true)?;
             let mut byte = [0];
             // It ends when nobody asks any more.
             while there.read_exact(&mut byte).is_ok() {
@@ -148,7 +149,7 @@ fn wake_up(placement: &Placement) -> io::Result<Duration> {
             io::Result::Ok(())
         });
         let asking = scope.spawn(move || {
-            placement.pin_thread(true)?;
+            placement.pin_thread_to_one(false)?;
             let mut byte = [0];
             median(|| {
                 ask.write_all(&byte)?;
