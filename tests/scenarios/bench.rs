@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// What scripts rely on.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 23] = [
     "policy",
     "workload",
     "round",
@@ -30,6 +30,11 @@ const KEYS: [&str; 18] = [
     "payload",
     "primary_cpu_us_per_request",
     "requests",
+    "flushes",
+    "round_trip_us",
+    "wake_up_us",
+    "replay_seconds",
+    "busy_seconds",
 ];
 
 fn bench(folder: &Path, arguments: &str) -> Command {
@@ -51,11 +56,18 @@ fn policies_are_measured_and_reported() {
     let arguments = "--policy unprotected,replay --workload rate,idle --rounds 1 --seconds 1 --arrivals 500 --rate 100mbit \
                      --delay 1ms --json rows.json --html page.html --plot plot.svg";
     let printed = must_succeed(bench(folder.path(), arguments));
-    for title in ["Network bandwidth", "Response time", "Memory", "Throughput"] {
+    for title in ["Network bandwidth", "Response time", "Memory", "Throughput", "Aims"] {
         assert!(printed.contains(&format!("### {title}, link of 100 Mbit/s, 1ms each way\n")), "{printed}");
     }
 
-    let read = |name: &str| fs::read_to_string(folder.path().join(name)).expect("a file that was asked for");
+    for aim in [
+        "| idle: link kbit/s, replay ",
+        "| rate: p50 ms, replay − unprotected; at most round trip + 4 wake-ups ",
+    ] {
+        assert!(printed.contains(aim), "{printed}");
+    }
+
+    let read = |name: &str| read(folder.path(), name);
     let rows: Vec<Value> = serde_json::from_str(&read("rows.json")).expect("JSON");
     let cases: Vec<_> = rows.iter().map(|row| (&row["workload"], &row["policy"])).collect();
     let expected = [("rate", "unprotected"), ("rate", "replay"), ("idle", "unprotected"), ("idle", "replay")];
@@ -72,12 +84,15 @@ fn policies_are_measured_and_reported() {
         assert_eq!(row["link_bytes"].as_u64().expect("a count") > 0, is_protected, "{row}");
         assert_eq!(row["secondary_rss_bytes"].is_number(), is_protected, "{row}");
         assert!(row["primary_rss_bytes"].as_u64() > Some(1 << 20), "{row}");
+        assert_eq!(row["flushes"].as_u64().expect("a count") > 0, is_protected, "{row}");
         if row["workload"] == "rate" {
             assert_eq!((&row["requests"], row["unanswered"].as_u64()), (&500.into(), Some(0)), "{row}");
             assert!(row["guest_rx_bytes"].as_u64() > Some(500 * 60), "{row}");
             assert!(row["p50_us"].as_f64() <= row["p999_us"].as_f64(), "{row}");
             // What leaves waits for the link, there and back.
             assert!(!is_protected || row["p50_us"].as_f64() >= Some(2000.0), "{row}");
+            assert!(!is_protected || row["round_trip_us"].as_f64() >= Some(2000.0), "{row}");
+            assert!(!is_protected || row["wake_up_us"].as_f64() > Some(0.0), "{row}");
         } else {
             assert!(row["requests_per_second"].is_null(), "{row}");
         }
@@ -86,6 +101,27 @@ fn policies_are_measured_and_reported() {
     assert!(plot.starts_with("<svg ") && plot.ends_with("</svg>\n"), "{plot}");
     assert!(page.contains("<td class=\"name\">replay</td>") && page.contains("<svg "), "{page}");
     must_be_empty_but(folder.path(), &["page.html", "plot.svg", "rows.json"]);
+}
+
+#[test]
+fn recordings_are_replayed_and_links_compared() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let arguments = "--policy recorded,checkpoint --workload kv,lone --rounds 1 --seconds 1 --rate none,10mbit --json rows.json \
+                     --plot links.svg";
+    let printed = must_succeed(bench(folder.path(), arguments));
+    assert!(printed.contains("| kv: time of a replay / busy time of its recording "), "{printed}");
+    let rows: Vec<Value> = serde_json::from_str(&read(folder.path(), "rows.json")).expect("JSON");
+    assert_eq!(rows.len(), 2 * 2 * 2, "{rows:?}");
+    for row in &rows {
+        let is_replayed = row["policy"] == "recorded" && row["workload"] == "kv";
+        assert_eq!(row["replay_seconds"].as_f64() > Some(0.0), is_replayed, "{row}");
+        assert_eq!(row["busy_seconds"].as_f64() > Some(0.0), is_replayed, "{row}");
+        // However thin the link is: nobody waits for all that is on it.
+        assert!(row["seconds"].as_f64() < Some(10.0), "{row}");
+    }
+    let plot = read(folder.path(), "links.svg");
+    assert!(plot.contains("thinner link") && plot.contains(">10 Mbit/s<"), "{plot}");
+    must_be_empty_but(folder.path(), &["links.svg", "rows.json"]);
 }
 
 #[test]
@@ -111,6 +147,10 @@ fn an_interrupted_bench_leaves_nothing_behind() {
         users if users.is_empty() => Ok(()),
         users => Err(format!("{users:?}")),
     });
+}
+
+fn read(folder: &Path, name: &str) -> String {
+    fs::read_to_string(folder.join(name)).expect("a file that was asked for")
 }
 
 fn must_be_empty_but(folder: &Path, files: &[&str]) {

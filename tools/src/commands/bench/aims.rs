@@ -31,8 +31,7 @@ enum Bound {
 pub(super) fn aims(results: &Results, link: &Link) -> Table {
     Table {
         title: format!("Aims, {link}"),
-        note: "From the runs above: medians, and of ratios the medians of each round's own. Answers of a policy / of another one: in the same \
-               round.",
+        note: "From the runs above: medians; where two policies are compared, the median of each round's own ratio or difference.",
         columns: vec!["aim", "measured", "at most / at least", "met"],
         names: 1,
         rows: measured(results, link).iter().map(Aim::row).collect(),

@@ -125,12 +125,12 @@ impl<'a> Sides<'a> {
         let time = |delay: &std::time::Duration| humantime::format_duration(*delay).to_string();
         if rates.len() < 2 {
             let panels = rates.iter().map(|rate| (rate.words(), all(&|link| link.rate == **rate))).collect();
-            let names = delays.iter().map(|delay| format!("{} later", time(delay))).collect();
+            let names = delays.iter().map(time).collect();
             return Sides { panels, names, title: "What a longer link leaves of a guest's speed, by policy" };
         }
         let heading = |delay: &std::time::Duration| match delay.is_zero() {
             true => "no delay".to_owned(),
-            false => format!("{} later, each way", time(delay)),
+            false => format!("{} each way", time(delay)),
         };
         let panels = delays.iter().map(|delay| (heading(delay), all(&|link| link.delay == *delay))).collect();
         let names = rates.iter().map(|rate| rate.words()).collect();
@@ -201,7 +201,7 @@ fn panel(picture: &mut Picture, axis: &Axis, sides: &Sides, (heading, lines): (&
                 .map(|(_, last)| (*policy, *last))
         })
         .collect();
-    let places = apart(&ends.iter().map(|(_, value)| axis.at(*value)).collect::<Vec<_>>(), floor);
+    let places = apart(&ends.iter().map(|(_, value)| axis.at(*value)).collect::<Vec<_>>(), floor - 6.0);
     for ((policy, value), y) in ends.iter().zip(places) {
         let class = format!("tone{} word", tone(*policy));
         picture.text(width - SIDE + 12.0, y + 4.0, Anchor::Start, &class, &short(*value));
@@ -268,13 +268,13 @@ mod tests {
             picture
         };
         let thin = drawn(&["none", "10mbit"], &[0, 5]);
-        for part in ["thinner link", ">no delay<", ">5ms later, each way<", ">10 Mbit/s<", ">unlimited<"] {
+        for part in ["thinner link", ">no delay<", ">5ms each way<", ">10 Mbit/s<", ">unlimited<"] {
             assert!(thin.contains(part), "{part} is not in\n{thin}");
         }
         // Two figures with two panels each.
         assert_eq!(thin.matches("<polyline").count(), 4 * Policy::DEFAULT.len());
         let long = drawn(&["1gbit"], &[0, 1]);
-        assert!(long.contains("longer link") && long.contains(">1ms later<"), "{long}");
+        assert!(long.contains("longer link") && long.contains(">1ms<"), "{long}");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::{
 const NAME: &str = "redis-benchmark";
 
 /// Connections that write all keys before, and requests under way on each of them.
-const FILLERS: usize = 8;
+const FILLERS: usize = 32;
 const DEPTH: usize = 128;
 
 /// Answers in a second below which the bench asks by itself, in redis-benchmark's place. That can be told a number of requests, but no time;
