@@ -23,11 +23,14 @@ const BELOW: f64 = 52.0;
 
 /// Left of the first panel, where the names of values are.
 const LEFT: f64 = 62.0;
-/// From link to link, and on either side of them.
+/// From link to link at least, and on either side of them.
 const STEP: f64 = 84.0;
 const SIDE: f64 = 38.0;
 /// Right of each panel, where the last values are.
 const WORDS: f64 = 66.0;
+
+/// Everything is at least so wide: a title and a remark fit.
+const WIDTH: f64 = 640.0;
 
 /// Lines of text stand so far from each other.
 const SPACING: f64 = 15.0;
@@ -73,12 +76,11 @@ pub(super) fn of_links(results: &Results) -> Option<Picture> {
     let sides = Sides::of(&links);
     let policies = distinct(results.rows().iter().map(|row| row.policy));
     let legend: f64 = policies.iter().map(|policy| legend_width(*policy)).sum();
-    let width = (LEFT + sides.panels.len() as f64 * (sides.width() + WORDS)).max(LEFT + legend).max(560.0);
+    let width = (LEFT + sides.panels.len() as f64 * (sides.width() + WORDS)).max(LEFT + legend).max(WIDTH);
     let height = TITLES + HEIGHT + BELOW;
     let mut picture = Picture::new(width, HEAD + figures.len() as f64 * height);
     picture.text(12.0, 24.0, Anchor::Start, "bold", sides.title);
-    let remark =
-        "Medians. Each answer of a protected guest waits until its second host has what it follows from.";
+    let remark = "Medians. Requests without an answer count with the time that they have waited.";
     picture.text(12.0, 44.0, Anchor::Start, "grey", remark);
     let mut x = 18.0;
     for policy in &policies {
@@ -137,9 +139,20 @@ impl<'a> Sides<'a> {
         Sides { panels, names, title: "What a thinner link leaves of a guest's speed, by policy" }
     }
 
+    /// From link to link: more where there are few.
+    fn step(&self) -> f64 {
+        let panels = self.panels.len() as f64;
+        let room = (WIDTH - LEFT) / panels - WORDS - 2.0 * SIDE;
+        STEP.max(room / self.steps())
+    }
+
+    fn steps(&self) -> f64 {
+        (self.names.len() as f64 - 1.0).max(1.0)
+    }
+
     /// Of a panel.
     fn width(&self) -> f64 {
-        2.0 * SIDE + STEP * (self.names.len() as f64 - 1.0)
+        2.0 * SIDE + self.step() * self.steps()
     }
 }
 
@@ -180,7 +193,7 @@ fn panel(picture: &mut Picture, axis: &Axis, sides: &Sides, (heading, lines): (&
     for (value, _) in axis.ticks() {
         picture.line([0.0, axis.at(value), width, axis.at(value)], "grid");
     }
-    let at = |number: usize| SIDE + STEP * number as f64;
+    let at = |number: usize| SIDE + sides.step() * number as f64;
     for (number, name) in sides.names.iter().enumerate() {
         picture.line([at(number), TITLES, at(number), floor], "grid");
         picture.text(at(number), floor + 18.0, Anchor::Middle, "grey", name);
