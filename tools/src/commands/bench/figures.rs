@@ -39,8 +39,9 @@ impl Row {
         self.answered().map(|answered| self.link_bytes as f64 / answered)
     }
 
+    /// None where there was none, of which nothing could be a share.
     fn answered(&self) -> Option<f64> {
-        self.requests.map(|requests| (requests - self.unanswered) as f64)
+        self.requests.map(|requests| (requests - self.unanswered) as f64).filter(|answered| *answered > 0.0)
     }
 
     /// Answers for each flush of the log.
@@ -74,7 +75,10 @@ impl Row {
 
     /// Link bytes for what both policies that are compared have done alike: an answer, or a second.
     pub(super) fn link_per_unit(&self) -> Option<f64> {
-        self.link_per_answer().or(Some(self.link_bytes as f64 / self.seconds))
+        match self.requests {
+            Some(_) => self.link_per_answer(),
+            None => Some(self.link_bytes as f64 / self.seconds),
+        }
     }
 
     /// What the guest has done, in each second.
@@ -116,6 +120,16 @@ pub(super) fn short(figure: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::bench::{policy::Policy, results::tests::row};
+
+    #[test]
+    fn who_answers_nothing_has_no_share() {
+        let row = row(Policy::Kemari, Workload::Http, 1, 100);
+        assert_eq!(row.link_per_unit(), Some(25.0));
+        let silent = Row { unanswered: 100, ..row };
+        assert_eq!((silent.link_per_unit(), silent.answers_per_flush()), (None, None));
+        assert!(Row { requests: None, ..silent }.link_per_unit().is_some(), "by time");
+    }
 
     #[test]
     fn numbers_are_short() {

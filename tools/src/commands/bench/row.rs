@@ -77,7 +77,8 @@ impl Row {
         let Findings { outcome, spent, resident, yardstick, rerun } = findings;
         let micros = |time: Duration| time.as_secs_f64() * 1e6;
         let cpu = spent.cpu.as_secs_f64();
-        let answered = outcome.requests.map(|requests| requests - outcome.unanswered);
+        let answered =
+            outcome.requests.map(|requests| requests - outcome.unanswered).filter(|count| *count > 0);
         Row {
             policy,
             workload,
@@ -95,7 +96,7 @@ impl Row {
             rate: link.rate.to_string(),
             delay_ms: link.delay.as_secs_f64() * 1e3,
             payload: spent.payload,
-            primary_cpu_us_per_request: answered.map(|answered| cpu * 1e6 / answered.max(1) as f64),
+            primary_cpu_us_per_request: answered.map(|answered| cpu * 1e6 / answered as f64),
             primary_cpu_seconds: cpu,
             requests: outcome.requests,
             unanswered: outcome.unanswered,

@@ -31,10 +31,13 @@ fn read(printed: &str) -> Option<Outcome> {
     if printed.contains("Socket errors") || printed.contains("Non-2xx") {
         return None;
     }
+    let requests = requests.trim().parse().ok()?;
+    let latency = Latency { p50: micros(behind("50%")?)?, p99: micros(behind("99%")?)?, p999: None };
     Some(Outcome {
-        requests: Some(requests.trim().parse().ok()?),
+        requests: Some(requests),
         per_second: Some(behind("Requests/sec:")?.parse().ok()?),
-        latency: Some(Latency { p50: micros(behind("50%")?)?, p99: micros(behind("99%")?)?, p999: None }),
+        // Of no answers it says that they took no time.
+        latency: Some(latency).filter(|_| requests > 0),
         ..Outcome::default()
     })
 }
