@@ -39,6 +39,51 @@ fn pair() -> (Link, Link) {
     (Link::new(read, write), Link::new(far_read, far_write))
 }
 
+/// On a thin link, on which much waits.
+#[tokio::test]
+async fn a_heartbeat_goes_before_what_is_queued_and_not_begun() {
+    let (mut near, mut far) = pair();
+    let bodies = [1, 2, 3].map(|byte| vec![byte; 1 << 20]);
+    near.sender.queue(&Message::Keep("first".to_owned())).unwrap();
+    for body in &bodies[..2] {
+        near.sender.queue(&Message::Batch(body)).unwrap();
+    }
+    // Nobody reads: some of the first batch is taken, and no more.
+    tokio::time::timeout(SOON, near.sender.flush()).await.unwrap_err();
+    let heartbeat = |stamp| Heartbeat { stamp, watermark: Position(7), released: Position(6) };
+    near.sender.queue_first(&Message::Heartbeat(heartbeat(1))).unwrap();
+    near.sender.queue(&Message::Batch(&bodies[2])).unwrap();
+    near.sender.queue_first(&Message::Heartbeat(heartbeat(2))).unwrap();
+
+    let sent = tokio::spawn(async move { near.sender.flush().await.map(|()| near) });
+    let mut come = Vec::new();
+    while come.len() < 6 {
+        come.push(match far.receiver.receive().await.unwrap() {
+            Message::Keep(text) => text,
+            Message::Batch(body) => format!("{} bytes of {}", body.len(), body[0]),
+            Message::Heartbeat(heartbeat) => format!("heartbeat {}", heartbeat.stamp),
+            other => panic!("{other:?}"),
+        });
+    }
+    let [one, two, three] = [1, 2, 3].map(|byte| format!("{} bytes of {byte}", 1 << 20));
+    assert_eq!(come, ["first", &one, "heartbeat 1", "heartbeat 2", &two, &three]);
+    assert!(sent.await.unwrap().unwrap().sender.is_flushed());
+}
+
+/// What a connection begins with stays its beginning.
+#[tokio::test]
+async fn a_heartbeat_stays_behind_a_welcome() {
+    let (mut near, mut far) = pair();
+    near.sender.queue(&Message::Welcome(welcome(&ours(), false))).unwrap();
+    near.sender.queue(&Message::Batch(b"batch")).unwrap();
+    let heartbeat = Heartbeat { stamp: 1, watermark: Position(7), released: Position(6) };
+    near.sender.queue_first(&Message::Heartbeat(heartbeat)).unwrap();
+    near.sender.flush().await.unwrap();
+    assert!(matches!(far.receiver.receive().await.unwrap(), Message::Welcome(_)));
+    assert!(matches!(far.receiver.receive().await.unwrap(), Message::Heartbeat(_)));
+    assert!(matches!(far.receiver.receive().await.unwrap(), Message::Batch(b"batch")));
+}
+
 /// Even while somebody still has the listener.
 #[tokio::test]
 async fn who_dials_a_closed_listener_is_refused_by_the_host() {

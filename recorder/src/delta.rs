@@ -8,6 +8,9 @@ use echovisor_machine::{RunError, cpu::Cpu};
 
 use crate::recorder::{RecordError, Recorder};
 
+/// Pages in one batch, at most: heartbeats go between batches, and must not wait long on a thin link.
+const PAGES_AT_ONCE: usize = 16;
+
 impl<C: Cpu> Recorder<C> {
     /// The guest has made no exit for too long: makes a position of where it is, at which it can be given events.
     pub(crate) fn called_out(&mut self) -> Result<(), RecordError> {
@@ -65,8 +68,8 @@ impl<C: Cpu> Recorder<C> {
         self.changed = Some(changed);
         let state = self.machine.save()?.to_bytes();
         let mut contents = [0; PAGE_SIZE];
-        for page in pages.iter() {
-            if self.live.journal().is_full() {
+        for (number, page) in pages.iter().enumerate() {
+            if self.live.journal().is_full() || number % PAGES_AT_ONCE == PAGES_AT_ONCE - 1 {
                 self.live.flush();
             }
             self.machine.memory().read_page(page, &mut contents);

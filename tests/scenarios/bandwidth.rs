@@ -35,3 +35,24 @@ fn the_log_is_smaller_than_the_traffic() {
         assert!(ratio(payload) <= PAYLOAD_MAX, "{payload} bytes of log for {received} received");
     });
 }
+
+/// Pages fill a thin link for longer than a silent node is trusted to be alive. What says that it is goes between them. (A link that is
+/// full also loses packets, and TCP may need some tenths of a second to get over that: so long must be trusted.)
+#[test]
+fn who_waits_for_pages_is_not_taken_for_dead() {
+    scenario(|scene| {
+        let lab = Lab::new(scene);
+        let whole_pages = ["--policy", "checkpoint", "--delta-compression", "none"];
+        let (primary, secondary) = lab.pair_with(KV, &whole_pages);
+        drop(lab.connect(6379));
+        lab.shape_link("10mbit");
+        let before = lab.link_bytes();
+        lab.redis_benchmark("-t set -c 50 -r 200000 -d 16 -n 500");
+        let sent = lab.link_bytes() - before;
+        assert!(sent > 2_000_000, "{sent} bytes are sent too soon to be waited for");
+        for node in [&primary, &secondary] {
+            let said = node.process.said();
+            assert!(!said.contains("lost") && !said.contains("silent"), "{said}");
+        }
+    });
+}

@@ -15,6 +15,7 @@ use rustix::{
         AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, listen, shutdown, socket_with,
     },
 };
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream, lookup_host},
@@ -24,6 +25,9 @@ use super::{error::LinkError, framed::Link, keys::Keys, tls};
 
 /// Connections that may wait in the system's queue of a Unix socket.
 const BACKLOG: i32 = 128;
+
+/// Bytes that may wait in the system's queue of a TCP socket before they are sent: a tenth of a second at 10 Mbit/s.
+const UNSENT_MAX: u32 = 128 << 10;
 
 /// The address of a node: `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +132,7 @@ pub async fn dial(address: &Address, keys: Option<&Keys>, timeout: Duration) -> 
             Address::Tcp { host, port } => {
                 let found = address.resolve(host, *port, keys).await?;
                 let stream = TcpStream::connect(&found[..]).await.map_err(failed)?;
-                stream.set_nodelay(true).map_err(failed)?;
+                tune(&stream).map_err(failed)?;
                 match keys {
                     Some(keys) => tls::connect(stream, keys).await,
                     None => Ok(plain(stream.into_split())),
@@ -225,8 +229,7 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, from) = listener.accept().await.map_err(LinkError::Accept)?;
-                // Batches are coalesced by the sender; what it flushes is waited for.
-                stream.set_nodelay(true).map_err(LinkError::Accept)?;
+                tune(&stream).map_err(LinkError::Accept)?;
                 Ok(Incoming { stream: Stream::Tcp(stream), from: Some(from.ip().to_canonical()), keys })
             }
             Socket::Unix(listener, _) => {
@@ -235,6 +238,13 @@ impl Listener {
             }
         }
     }
+}
+
+/// Batches are coalesced by the sender; what it flushes is waited for. What it has not flushed stays with it, where heartbeats can go
+/// before it.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_MAX)
 }
 
 /// A connection of which nothing is known yet but where it comes from.

@@ -47,7 +47,7 @@ impl Link {
         traffic: Arc<Traffic>,
     ) -> Link {
         Link {
-            sender: Sender { io: Box::new(write), buffer: Vec::new(), written: 0, unflushed: false },
+            sender: Sender { io: Box::new(write), buffer: Vec::new(), written: 0, next: 0, unflushed: false },
             receiver: Receiver { io: Box::new(read), buffer: Vec::new(), start: 0, legal: MessageKind::ALL },
             traffic,
         }
@@ -66,6 +66,8 @@ pub struct Sender {
     buffer: Vec<u8>,
     /// Bytes of the buffer that were taken.
     written: usize,
+    /// Where a message begins, not far from there: in between, when this was looked up last.
+    next: usize,
     /// What was taken may not have reached the system yet: encryption has a buffer of its own.
     unflushed: bool,
 }
@@ -77,7 +79,45 @@ impl Sender {
     ///
     /// [`LinkError::Wire`] if the message is longer than its kind may be; nothing was added.
     pub fn queue(&mut self, message: &Message<'_>) -> Result<(), LinkError> {
+        self.forget_written();
         Ok(wire::encode(message, &mut self.buffer)?)
+    }
+
+    /// The same, but before the parts of log and state that are queued and not begun: for what is of use soon or not at all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sender::queue`].
+    pub fn queue_first(&mut self, message: &Message<'_>) -> Result<(), LinkError> {
+        let mut bytes = Vec::new();
+        wire::encode(message, &mut bytes)?;
+        let mut place = self.next_message();
+        while let Some(prefix) = self.buffer[place..].first_chunk()
+            && wire::prefix(*prefix).is_ok_and(|(_, kind)| !kind.is_bulk())
+        {
+            place += wire::message_len(*prefix);
+        }
+        self.buffer.splice(place..place, bytes);
+        Ok(())
+    }
+
+    /// Where the first message begins of which nothing was taken.
+    fn next_message(&mut self) -> usize {
+        while self.next < self.written
+            && let Some(prefix) = self.buffer[self.next..].first_chunk()
+        {
+            self.next += wire::message_len(*prefix);
+        }
+        self.next
+    }
+
+    /// Frees the memory of what was taken, where that is much: while more comes than the peer takes, there is always something left.
+    fn forget_written(&mut self) {
+        if self.written >= READ_CHUNK.max(self.buffer.len() / 2) {
+            self.next = self.next_message() - self.written;
+            self.buffer.drain(..self.written);
+            self.written = 0;
+        }
     }
 
     /// Bytes that are queued and not yet written. Flush before queueing without bounds.
@@ -107,7 +147,7 @@ impl Sender {
             }
         }
         self.buffer.clear();
-        self.written = 0;
+        (self.written, self.next) = (0, 0);
         self.io.flush().await.map_err(broke)?;
         self.unflushed = false;
         Ok(())

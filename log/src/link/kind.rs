@@ -68,6 +68,13 @@ kinds! {
     Keep = 27, TEXT_MAX;
 }
 
+impl MessageKind {
+    /// Whether it is a part of log or state, of which much may wait for the peer.
+    pub(super) fn is_bulk(self) -> bool {
+        matches!(self, MessageKind::SyncNodes | MessageKind::SyncPages | MessageKind::Batch)
+    }
+}
+
 /// What a secondary may say first.
 pub(super) const FIRST: &[MessageKind] = &[MessageKind::Hello];
 

@@ -8,15 +8,20 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::clock::boot_time;
 
 /// Bytes that a link has carried, as counted on the socket: with the messages' prefixes, and with whatever encryption adds.
 #[derive(Debug, Default)]
 pub struct Traffic {
     sent: AtomicU64,
     received: AtomicU64,
+    /// When something was read last, nanoseconds of [`boot_time`].
+    heard: AtomicU64,
 }
 
 impl Traffic {
@@ -30,6 +35,13 @@ impl Traffic {
     #[must_use]
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// When the last of them were read, on [`boot_time`]'s clock; zero if none were. A message that takes long to come is a sign of life
+    /// all the time.
+    #[must_use]
+    pub fn heard(&self) -> Duration {
+        Duration::from_nanos(self.heard.load(Ordering::Relaxed))
     }
 }
 
@@ -53,7 +65,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
-        self.traffic.received.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        let bytes = (buf.filled().len() - before) as u64;
+        if bytes > 0 {
+            self.traffic.received.fetch_add(bytes, Ordering::Relaxed);
+            let now = u64::try_from(boot_time().as_nanos()).unwrap_or(u64::MAX);
+            self.traffic.heard.store(now, Ordering::Relaxed);
+        }
         Poll::Ready(read)
     }
 }

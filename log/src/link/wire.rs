@@ -46,6 +46,11 @@ pub(crate) fn prefix(bytes: [u8; PREFIX]) -> Result<(usize, MessageKind), WireEr
     if len > kind.longest() { Err(WireError::TooLong { kind, len }) } else { Ok((len, kind)) }
 }
 
+/// Bytes of the message that has this prefix, which [`encode`] has written: with the prefix, and not bounded.
+pub(crate) fn message_len([a, b, c, d, _]: [u8; PREFIX]) -> usize {
+    PREFIX + u32::from_le_bytes([a, b, c, d]) as usize
+}
+
 /// Appends a message, prefix included.
 ///
 /// Texts that are too long are cut.

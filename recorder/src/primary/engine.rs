@@ -501,7 +501,10 @@ impl Engine {
                 let watermark = self.status.watermark;
                 let released = self.gate.released(watermark);
                 let stamp = u64::try_from(stamp.as_nanos()).unwrap_or(u64::MAX);
-                self.send(now, &Message::Heartbeat(Heartbeat { stamp, watermark, released }));
+                let heartbeat = Message::Heartbeat(Heartbeat { stamp, watermark, released });
+                if let Some(Err(error)) = self.peer.as_mut().map(|peer| peer.send_first(&heartbeat)) {
+                    self.link_lost(now, &error.to_string());
+                }
             }
             Action::Throttle(throttle) => self.orders.push_back(Order::Throttle(throttle)),
             Action::Pause => {

@@ -179,6 +179,11 @@ impl Peer {
         self.sender.as_mut().map_or(Ok(()), |sender| sender.queue(message))
     }
 
+    /// The same, before what there is of log and state.
+    pub(super) fn send_first(&mut self, message: &Message<'_>) -> Result<(), LinkError> {
+        self.sender.as_mut().map_or(Ok(()), |sender| sender.queue_first(message))
+    }
+
     /// The secondary holds all batches before `sequence`.
     pub(super) fn forget_before(&mut self, sequence: u64) {
         loop {

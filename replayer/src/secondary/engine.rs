@@ -177,9 +177,8 @@ impl Engine {
     /// When to call [`Engine::tick`], if nothing else is called before.
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
-        let progress = self.is_untold().then_some(self.told.1 + PROGRESS);
         let look = self.handed.filter(|_| self.state() == State::Receiving).map(|(_, at)| at);
-        [self.protocol.wake_at(), progress, look].into_iter().flatten().min()
+        [self.protocol.wake_at(), self.speak_at(), look].into_iter().flatten().min()
     }
 
     /// Where it is.
@@ -226,11 +225,16 @@ impl Engine {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Duration) {
-        if self.is_untold() && now >= self.told.1 + PROGRESS {
+        if self.speak_at().is_some_and(|at| now >= at) {
             self.acknowledge(now);
         }
         self.input(now, Input::Tick);
         self.look_whether_executed(now);
+    }
+
+    /// At this time something came in, be it only a part of a message. Say so before [`Engine::tick`].
+    pub fn heard_at(&mut self, at: Duration) {
+        self.protocol.heard_at(at);
     }
 
     /// The operator wants this node to become the primary, which asks the present one for the guest. Ends in
@@ -442,8 +446,14 @@ impl Engine {
         self.send(&Message::Ack(Ack { sequence, executed, echo: self.echo, durable: false }));
     }
 
-    fn is_untold(&self) -> bool {
-        self.sender.is_some() && self.progress.executed() != self.told.0
+    /// When the primary is to be told something, if it asks nothing before: that the execution goes on, or at least that this node lives,
+    /// while what the primary says is long in coming.
+    fn speak_at(&self) -> Option<Duration> {
+        self.sender.as_ref()?;
+        if self.progress.executed() != self.told.0 {
+            return Some(self.told.1 + PROGRESS);
+        }
+        matches!(self.state(), State::Following | State::Receiving).then(|| self.told.1 + self.suspicion / 2)
     }
 
     fn send(&mut self, message: &Message<'_>) {

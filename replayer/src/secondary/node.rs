@@ -303,7 +303,12 @@ impl<C: Cpu + Send + 'static> Node<C> {
                 let _ = reply.send(guest.is_some_and(|guest| guest.spoils.try_send(spoil).is_ok()));
             }
             Event::Full => self.engine.busy(now),
-            Event::Tick => self.engine.tick(now),
+            Event::Tick => {
+                if let Some(connection) = &self.connection {
+                    self.engine.heard_at(connection.traffic.heard());
+                }
+                self.engine.tick(now);
+            }
         }
         Ok(())
     }

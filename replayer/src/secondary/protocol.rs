@@ -187,6 +187,11 @@ impl Protocol {
         self.heard
     }
 
+    /// At this time something came in, be it only a part of a message.
+    pub fn heard_at(&mut self, at: Duration) {
+        self.heard = self.heard.max(at);
+    }
+
     /// When to call with [`Input::Tick`], if nothing comes in before.
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
