@@ -14,13 +14,13 @@ const PAGES_AT_ONCE: usize = 16;
 impl<C: Cpu> Recorder<C> {
     /// The guest has made no exit for too long: makes a position of where it is, at which it can be given events.
     pub(crate) fn called_out(&mut self) -> Result<(), RecordError> {
-        if !self.live.has_overrun() {
+        if !self.live.pace().has_overrun() {
             // It was called out just as it made one.
-            self.live.call_out_later();
+            self.live.pace().call_out_later();
             return Ok(());
         }
         self.live.jumped();
-        if self.live.policy().logs_events() {
+        if self.live.pace().policy().logs_events() {
             return self.delta(Cause::Quantum);
         }
         // The delta comes at the end of the epoch, or behind the next output.
@@ -34,10 +34,10 @@ impl<C: Cpu> Recorder<C> {
             return Ok(());
         }
         self.forget_changes()?;
-        if !self.live.policy().logs_events() {
+        if !self.live.pace().policy().logs_events() {
             let (position, trail) = (self.machine.position(), self.machine.trail().0);
             self.live.journal().arrived(position, trail);
-            self.live.ships(true);
+            self.live.pace().ship(true);
         }
         Ok(())
     }
@@ -46,7 +46,7 @@ impl<C: Cpu> Recorder<C> {
     pub(crate) fn reach(&mut self) -> Result<(), RecordError> {
         if self.is_unread() {
             self.end_log();
-        } else if !self.live.is_shipping() {
+        } else if !self.live.pace().is_shipping() {
             return self.begin_log();
         } else if self.live.lags(self.machine.position()) {
             self.delta(Cause::Checkpoint)?;
@@ -83,7 +83,7 @@ impl<C: Cpu> Recorder<C> {
         let (position, trail) = (self.machine.position(), self.machine.trail().0);
         self.live.journal().arrived(position, trail);
         self.live.flush();
-        self.live.shipped();
+        self.live.pace().shipped();
         let signals = self.live.signals();
         signals.deltas.fetch_add(1, Ordering::Relaxed);
         signals.delta_pages.fetch_add(pages.len() as u64, Ordering::Relaxed);
@@ -93,7 +93,7 @@ impl<C: Cpu> Recorder<C> {
 
     /// Nobody needs deltas any more.
     fn end_log(&mut self) {
-        self.live.ships(false);
+        self.live.pace().ship(false);
         if let Some(consumer) = self.changed.take() {
             self.machine.untrack_pages(consumer);
         }

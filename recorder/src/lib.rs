@@ -11,6 +11,7 @@ pub mod gate;
 mod journal;
 mod keeper;
 mod live;
+mod pace;
 mod policy;
 pub mod port;
 pub mod primary;

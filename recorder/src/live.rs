@@ -23,6 +23,7 @@ use crate::{
     clock::HostClock,
     gate::Gate,
     journal::Journal,
+    pace::Pace,
     policy::Policy,
     port::Port,
     signals::Signals,
@@ -60,14 +61,7 @@ pub struct Live {
     journal: Journal,
     signals: Arc<Signals>,
     clock: HostClock,
-    policy: Policy,
-    /// Calls the guest out.
-    ticker: Option<Ticker>,
-    /// The log consists of deltas, and somebody reads it: when this epoch ends.
-    ships: Option<Instant>,
-    /// The guest has made an output since the last delta.
-    output: bool,
-
+    pace: Pace,
     /// The guest stands at a position of no exit of its own, where everything that is there is delivered.
     jumped: bool,
     /// `None` for no checkpoints.
@@ -75,8 +69,6 @@ pub struct Live {
     due: Due,
     /// What has been done at the position where the machine stands.
     here: Progress,
-    /// When the guest was entered last.
-    entered: Option<Instant>,
     /// Since when the machine is to pause.
     pausing: Option<Instant>,
     /// What the guest is told before it is entered first.
@@ -123,15 +115,11 @@ impl Live {
             journal,
             signals,
             clock,
-            policy: Policy::default(),
-            ticker: None,
-            ships: None,
-            output: false,
+            pace: Pace::default(),
             jumped: false,
             cadence,
             due,
             here: Progress::default(),
-            entered: None,
             pausing: None,
             greeting: None,
             buffer: Box::new([0; FRAME_MAX]),
@@ -156,9 +144,8 @@ impl Live {
     /// Writes the log by this policy, with the guest called out by `ticker` where that needs it.
     #[must_use]
     pub fn under(mut self, policy: Policy, ticker: Ticker) -> Live {
-        self.policy = policy;
         self.journal.omit_events(!policy.logs_events());
-        self.ticker = Some(ticker);
+        self.pace = Pace::new(policy, ticker);
         self
     }
 
@@ -213,74 +200,19 @@ impl Live {
         self.due = Due::after(self.cadence, position, self.signals.busy.load(Ordering::Relaxed));
     }
 
-    /// What the log is made of.
-    pub(crate) fn policy(&self) -> Policy {
-        self.policy
-    }
-
-    /// Whether the log consists of deltas, which somebody reads. Then it ends where the last one leads to.
-    pub(crate) fn is_shipping(&self) -> bool {
-        self.ships.is_some()
-    }
-
-    /// The log consists of deltas from here on; or nobody needs them any more.
-    pub(crate) fn ships(&mut self, ships: bool) {
-        self.ships = ships.then(|| Instant::now() + self.policy.patience());
-        self.output = false;
-    }
-
-    /// A delta was written.
-    pub(crate) fn shipped(&mut self) {
-        self.output = false;
-        self.next_epoch(Instant::now());
-    }
-
-    /// If the epoch is over, the next one has begun; and so for all in which nothing has happened.
-    fn next_epoch(&mut self, now: Instant) {
-        if let (Policy::Checkpoint { epoch }, Some(end)) = (self.policy, &mut self.ships) {
-            let over = now.saturating_duration_since(*end).as_nanos();
-            if now >= *end {
-                *end = now + epoch - Duration::from_nanos((over % epoch.as_nanos().max(1)) as u64);
-            }
-        }
+    /// When deltas are due.
+    pub(crate) fn pace(&mut self) -> &mut Pace {
+        &mut self.pace
     }
 
     /// Why a delta is due where the guest stands, if one is.
     pub(crate) fn delta_due(&self, position: Position) -> Option<Cause> {
-        match self.policy {
-            Policy::Replay { .. } => None,
-            Policy::Checkpoint { .. } => {
-                self.epoch_left(position).filter(Duration::is_zero).map(|_| Cause::Epoch)
-            }
-            Policy::Kemari => (self.lags(position) && self.output).then_some(Cause::Output),
-        }
-    }
-
-    /// How long the epoch goes on, if there is anything for a delta at its end.
-    fn epoch_left(&self, position: Position) -> Option<Duration> {
-        let end = self.ships.filter(|_| self.lags(position))?;
-        matches!(self.policy, Policy::Checkpoint { .. })
-            .then(|| end.saturating_duration_since(Instant::now()))
+        self.pace.due(self.lags(position))
     }
 
     /// Whether the machine's state at `position` is another one than the log's last delta leads to.
     pub(crate) fn lags(&self, position: Position) -> bool {
-        self.is_shipping() && (self.journal.has_omitted() || position > self.journal.watermark())
-    }
-
-    /// Has the guest called out, if it makes no exit before the epoch is over, or for too long since it was entered.
-    pub(crate) fn call_out_later(&self) {
-        if let Some(ticker) = &self.ticker {
-            let epoch = self.ships.filter(|_| matches!(self.policy, Policy::Checkpoint { .. }));
-            let entered = self.entered.unwrap_or_else(Instant::now);
-            ticker.enter(epoch.unwrap_or(entered + self.policy.patience()));
-        }
-    }
-
-    /// Whether the guest has made no exit for so long that it needs a position where it is.
-    pub(crate) fn has_overrun(&self) -> bool {
-        let patience = self.policy.patience();
-        self.is_shipping() || self.entered.is_none_or(|entered| entered.elapsed() >= patience)
+        self.pace.is_shipping() && (self.journal.has_omitted() || position > self.journal.watermark())
     }
 
     /// The guest was called out, and stands where it made no exit.
@@ -307,15 +239,12 @@ impl Live {
         if self.here.position != Some(here.position) {
             let frame = self.here.frame.take();
             self.here = Progress { position: Some(here.position), frame, ..Progress::default() };
-            if !self.is_shipping() {
+            if !self.pace.is_shipping() {
                 self.journal.arrived(here.position, here.trail);
             }
             self.signals.position.store(here.position.0, Ordering::Relaxed);
-            if let Some(ticker) = &self.ticker {
-                ticker.leave();
-            }
-            if let Some(entered) = self.entered.take() {
-                self.signals.busy.fetch_add(entered.elapsed().as_nanos() as u64, Ordering::Relaxed);
+            if let Some(ran) = self.pace.leave() {
+                self.signals.busy.fetch_add(ran.as_nanos() as u64, Ordering::Relaxed);
             }
         }
     }
@@ -335,7 +264,7 @@ impl Live {
                 self.flush();
             }
             let mut timeout = deadline.since(now);
-            if let Some(left) = self.epoch_left(here.position) {
+            if let Some(left) = self.pace.epoch_left(self.lags(here.position)) {
                 timeout = timeout.min(left);
             }
             if let Some(due) = self.flush_due() {
@@ -452,10 +381,8 @@ impl Live {
 
     fn enter(&mut self) -> Next<'_> {
         let now = Instant::now();
-        self.entered = Some(now);
         self.jumped = false;
-        self.next_epoch(now);
-        self.call_out_later();
+        self.pace.enter(now);
         if self.journal.is_full() || self.flush_due().is_some_and(|due| due <= now) {
             self.flush();
         }
@@ -469,7 +396,7 @@ impl Live {
 
     /// Whether it is to stand still until what it has said has left.
     fn waits_for_release(&self) -> bool {
-        self.policy == Policy::Kemari && self.is_shipping() && !self.output && self.gate.holds()
+        self.pace.wait_for_release() && self.gate.holds()
     }
 
     /// Answers the bell; waits while the secondary is behind. Whether the machine should pause.
@@ -502,8 +429,8 @@ impl Live {
 impl Effects for Live {
     fn effect(&mut self, at: Position, effect: Effect<'_>) {
         self.gate.pass(at, effect);
-        self.output = true;
-        if self.policy.logs_events() {
+        self.pace.output();
+        if self.pace.policy().logs_events() {
             self.journal.touch();
         }
     }

@@ -326,7 +326,7 @@ impl<C: Cpu> Recorder<C> {
     /// Writes down what is at this position.
     fn write(&mut self, record: Record<'_>) -> Result<(), RecordError> {
         let (at, trail) = (self.machine.position(), self.machine.trail().0);
-        let shipping = self.live.is_shipping();
+        let shipping = self.live.pace().is_shipping();
         let journal = self.live.journal();
         if !shipping {
             journal.arrived(at, trail);

@@ -213,13 +213,13 @@ mod tests {
             let (near, _) = listener.accept().expect("a connection");
             near.set_nodelay(true).and_then(|()| far.set_nodelay(true)).expect("options of TCP");
             let time = round_trip(&near, &far, polls, &ANYWHERE).expect("an answer");
-            assert!(time > Duration::ZERO && time < ENOUGH, "{time:?}");
+            assert!(time > Duration::ZERO);
         }
     }
 
     #[test]
     fn a_thread_is_woken() {
         let time = wake_up(&ANYWHERE).expect("an answer");
-        assert!(time > Duration::ZERO && time < ENOUGH, "{time:?}");
+        assert!(time > Duration::ZERO);
     }
 }
