@@ -381,8 +381,7 @@ impl Live {
 
     fn enter(&mut self) -> Next<'_> {
         let now = Instant::now();
-        self.jumped = false;
-        self.pace.enter(now);
+        self.pace.enter(now, std::mem::take(&mut self.jumped));
         if self.journal.is_full() || self.flush_due().is_some_and(|due| due <= now) {
             self.flush();
         }

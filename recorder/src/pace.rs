@@ -6,6 +6,10 @@ use echovisor_log::Cause;
 
 use crate::{policy::Policy, ticker::Ticker};
 
+/// So many quanta a guest that makes exits may go without one. What it does meanwhile mostly ends by itself, sooner than the first
+/// delta would be made: that has all which has changed since the last checkpoint, and later ones only what a quantum has changed.
+const FIRST: u32 = 5;
+
 /// What a policy makes of the guest's coming and going.
 #[derive(Default)]
 pub(crate) struct Pace {
@@ -18,6 +22,8 @@ pub(crate) struct Pace {
     output: bool,
     /// Since when the guest runs, while it does.
     entered: Option<Instant>,
+    /// The guest was called out, and has made no exit since.
+    computes: bool,
 }
 
 impl Pace {
@@ -76,8 +82,9 @@ impl Pace {
         self.policy == Policy::Kemari && self.is_shipping() && !self.output
     }
 
-    /// The guest is about to run.
-    pub(crate) fn enter(&mut self, now: Instant) {
+    /// The guest is about to run; `computes`: from where it was called out.
+    pub(crate) fn enter(&mut self, now: Instant, computes: bool) {
+        self.computes = computes;
         self.entered = Some(now);
         self.next_epoch(now);
         self.call_out_later();
@@ -96,14 +103,25 @@ impl Pace {
         if let Some(ticker) = &self.ticker {
             let epoch = self.ships.filter(|_| matches!(self.policy, Policy::Checkpoint { .. }));
             let entered = self.entered.unwrap_or_else(Instant::now);
-            ticker.enter(epoch.unwrap_or(entered + self.policy.patience()));
+            // Later than time can be is never.
+            if let Some(deadline) = epoch.or_else(|| entered.checked_add(self.patience())) {
+                ticker.enter(deadline);
+            }
         }
     }
 
     /// Whether the guest has made no exit for so long that it needs a position where it is.
     pub(crate) fn has_overrun(&self) -> bool {
-        let patience = self.policy.patience();
+        let patience = self.patience();
         self.is_shipping() || self.entered.is_none_or(|entered| entered.elapsed() >= patience)
+    }
+
+    /// How long the guest may go on without an exit.
+    fn patience(&self) -> Duration {
+        match self.policy {
+            Policy::Replay { quantum } if !self.computes => quantum.saturating_mul(FIRST),
+            policy => policy.patience(),
+        }
     }
 
     /// If the epoch is over, the next one has begun; and so for all in which nothing has happened.
@@ -120,6 +138,7 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::QUANTUM;
 
     const LONG: Duration = Duration::from_secs(3600);
 
@@ -173,10 +192,23 @@ mod tests {
         pace.output();
         assert_eq!(pace.due(true), None);
         assert!(!pace.wait_for_release());
-        pace.enter(Instant::now());
+        pace.enter(Instant::now(), false);
         assert!(!pace.has_overrun());
         pace.policy = Policy::Replay { quantum: Duration::ZERO };
         assert!(pace.has_overrun());
         assert!(pace.leave().is_some() && pace.leave().is_none());
+    }
+
+    #[test]
+    fn a_guest_that_makes_exits_may_go_without_one_for_longer() {
+        let quantum = Duration::from_millis(10);
+        let mut pace = Pace { policy: Policy::Replay { quantum }, ..Pace::default() };
+        pace.enter(Instant::now(), false);
+        assert_eq!(pace.patience(), quantum * FIRST);
+        pace.enter(Instant::now(), true);
+        assert_eq!(pace.patience(), quantum, "it was called out before");
+        pace.policy = Policy::Kemari;
+        pace.enter(Instant::now(), false);
+        assert_eq!(pace.patience(), QUANTUM);
     }
 }

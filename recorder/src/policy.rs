@@ -11,9 +11,9 @@ pub const EPOCH: Duration = Duration::from_millis(25);
 /// When a delta is written. A secondary that is given deltas alone does not execute: it holds the last one's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// Events are logged, and a delta is written only where the guest has made no exit for so long: an event needs a position.
+    /// Events are logged, and a delta is written only where the guest makes no exit for too long: an event needs a position.
     Replay {
-        /// How long it may make none.
+        /// How long it may make none, once it has made none for five times as long.
         quantum: Duration,
     },
     /// A delta at the end of each epoch in which the guest has done anything, and nothing else. The guest runs on while it is sent,

@@ -43,6 +43,8 @@ struct Run {
     measured: Measured,
     /// CPU time of the node, guest included, for each request of this run of whatever kind.
     cpu: Duration,
+    /// The part of it that the guest's own thread took: what bounds the guest's speed where there are processors to spare.
+    vcpu: Duration,
 }
 
 /// Bytes during one run of a load under protection.
@@ -110,12 +112,15 @@ fn measure(scene: &Scene, load: usize, mode: Mode, results: &mut Results) {
     let before = traffic(&lab, &node);
     let (_, arguments, requests) = LOADS[load];
     let arguments = format!("-t set,get -r 200000 -d 16 -n {requests} {arguments}");
-    let busy = node.process.cpu_time();
+    let times = || [node.process.cpu_time(), node.process.thread_time("vcpu")];
+    let begun = times();
     let rows = lab.redis_benchmark(&arguments);
-    let cpu = (node.process.cpu_time() - busy).div_f64(requests as f64 * rows.len() as f64);
+    let ended = times();
+    let [cpu, vcpu] =
+        [0, 1].map(|which| (ended[which] - begun[which]).div_f64(requests as f64 * rows.len() as f64));
     for measured in rows {
         let key = (load, measured.request.clone(), mode);
-        results.speed.entry(key).or_default().push(Run { measured, cpu });
+        results.speed.entry(key).or_default().push(Run { measured, cpu, vcpu });
     }
     if mode == Mode::Protected {
         let after = traffic(&lab, &node);
@@ -142,21 +147,26 @@ fn traffic(lab: &Lab, node: &Node) -> Traffic {
 
 fn print_speed(results: &Results, base: Mode) {
     let first = format!("{base:?}").to_lowercase();
-    println!("| load | request | | requests/s | of {first} | p50 ms | p99 ms | node's CPU µs/request |");
-    println!("|---|---|---|--:|--:|--:|--:|--:|");
+    println!(
+        "| load | request | | requests/s | of {first} | p50 ms | p99 ms | node's CPU µs/request | guest's thread | of {first} |"
+    );
+    println!("|---|---|---|--:|--:|--:|--:|--:|--:|--:|");
     for ((load, request, mode), runs) in &results.speed {
         let bases = &results.speed[&(*load, request.clone(), base)];
-        let ratios = runs.iter().zip(bases).map(|(run, base)| run.measured.rate / base.measured.rate);
+        let ratios =
+            |part: fn(&Run) -> f64| median(runs.iter().zip(bases).map(|(run, base)| part(run) / part(base)));
         let of = |part: fn(&Run) -> f64| median(runs.iter().map(part));
         println!(
-            "| {} | {request} | {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} |",
+            "| {} | {request} | {} | {:.0} | {:.3} | {:.2} | {:.2} | {:.2} | {:.2} | {:.3} |",
             LOADS[*load].0,
             format!("{mode:?}").to_lowercase(),
             of(|run| run.measured.rate),
-            median(ratios),
+            ratios(|run| run.measured.rate),
             of(|run| run.measured.p50),
             of(|run| run.measured.p99),
             of(|run| run.cpu.as_secs_f64() * 1e6),
+            of(|run| run.vcpu.as_secs_f64() * 1e6),
+            ratios(|run| run.vcpu.as_secs_f64()),
         );
     }
 }

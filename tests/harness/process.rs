@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use echovisor_tools::lab::cpu_time;
+use echovisor_tools::lab::{cpu_time, thread_time};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{LIMIT, Namespace, Scene, program, wait_for};
@@ -87,6 +87,15 @@ impl Process {
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
         cpu_time(self.child.id()).expect("a child of this process")
+    }
+
+    /// The time that processors have spent on its threads of this name so far.
+    ///
+    /// # Panics
+    /// If the host has lost it.
+    #[must_use]
+    pub fn thread_time(&self, name: &str) -> Duration {
+        thread_time(self.child.id(), name).expect("a child of this process")
     }
 
     /// Stops it as a host that falls asleep would: without a word, but with all that it has.

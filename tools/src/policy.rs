@@ -21,7 +21,8 @@ pub struct PolicyArgs {
     #[arg(long, value_name = "TIME", default_value = "25ms")]
     pub epoch: Duration,
 
-    /// With --policy replay: how long the guest may run without an exit before its state is sent, so that it can be given events
+    /// With --policy replay: how often a guest that computes without an exit is called out, and its state sent, so that it can be given
+    /// events; for the first time after five times as long
     #[arg(long, value_name = "TIME", default_value = "10ms")]
     pub quantum: Duration,
 

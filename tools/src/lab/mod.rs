@@ -26,4 +26,4 @@ pub use namespace::{Namespace, Traffic};
 pub use network::{CLIENT, GUEST, LINK, Network, Site, TAP};
 pub use program::{package, program};
 pub use redis_benchmark::Measured;
-pub use usage::{cpu_time, resident};
+pub use usage::{cpu_time, resident, thread_time};

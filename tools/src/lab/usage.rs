@@ -1,6 +1,6 @@
 //! What a process uses of its host.
 
-use std::{fs, io, process, time::Duration};
+use std::{fs, io, path::PathBuf, process, time::Duration};
 
 /// The time that processors have spent on a child process so far.
 ///
@@ -20,19 +20,41 @@ pub fn cpu_time(process: u32) -> io::Result<Duration> {
     }
 }
 
+/// The time that processors have spent so far on the threads of a child process that have this name.
+///
+/// # Errors
+/// If there is no such process, or /proc does not tell.
+pub fn thread_time(process: u32, name: &str) -> io::Result<Duration> {
+    let tasks = fs::read_dir(folder(process)?.join("task"))?.flatten();
+    let named = tasks.filter(|task| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+    });
+    let times = named.map(|task| {
+        let times = fs::read_to_string(task.path().join("schedstat"))?;
+        let running = times.split_whitespace().next().and_then(|text| text.parse().ok());
+        running.map(Duration::from_nanos).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    });
+    times.sum()
+}
+
 /// Bytes of memory that a child process has resident.
 ///
 /// # Errors
 /// If there is no such process, or /proc does not tell.
 pub fn resident(process: u32) -> io::Result<u64> {
-    let mut processes = fs::read_dir("/proc")?.flatten();
-    let status = processes.find_map(|entry| {
-        let status = fs::read_to_string(entry.path().join("status")).ok()?;
-        is_child(&status, process).then_some(status)
-    });
-    let resident = status.as_deref().and_then(|status| field(status, "VmRSS:"));
+    let status = fs::read_to_string(folder(process)?.join("status"))?;
+    let resident = field(&status, "VmRSS:");
     let kilobytes = resident.and_then(|text| text.trim_end_matches(" kB").parse::<u64>().ok());
     kilobytes.map(|number| number << 10).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+}
+
+/// The folder in /proc of a child process.
+fn folder(process: u32) -> io::Result<PathBuf> {
+    let mut processes = fs::read_dir("/proc")?.flatten().map(|entry| entry.path());
+    let child = processes.find(|folder| {
+        fs::read_to_string(folder.join("status")).is_ok_and(|status| is_child(&status, process))
+    });
+    child.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
 }
 
 /// Whether this is the status of that child. /proc may be the mount of another process namespace, in which the child and this process
@@ -62,8 +84,10 @@ mod tests {
         cpu_time(child.id()).expect("a child of this process");
         // Between fork and exec it already is a process, with this one's memory.
         assert!(resident(child.id()).expect("a child of this process") > 0);
+        thread_time(child.id(), "cat").expect("a child of this process");
         drop(child.stdin.take());
         child.wait().expect("it ends");
         assert!(cpu_time(child.id()).is_err() && resident(child.id()).is_err());
+        assert!(thread_time(child.id(), "cat").is_err());
     }
 }
