@@ -8,7 +8,7 @@ use echovisor_log::{
     limits::{BODY_MAX, VERSION},
     link::{
         Ack, Address, Fingerprint, Heartbeat, Hello, Keys, Link, LinkError, Listener, Message, Ours,
-        PrivateKey, Refuse, RefuseCode, Resume, WireError, accept, dial, greet, welcome,
+        PrivateKey, Refuse, RefuseCode, Resume, WireError, accept, dial, flush_at_once, greet, welcome,
     },
 };
 use tempfile::TempDir;
@@ -298,6 +298,26 @@ async fn messages_are_written_together_and_survive_cancelling() {
     let here = sending.await.unwrap();
     assert_eq!(there.traffic().received(), queued as u64);
     assert_eq!(here.traffic().sent(), queued as u64);
+}
+
+#[tokio::test]
+async fn what_the_pipe_takes_at_once_is_not_waited_for() {
+    let (mut here, mut there) = pair();
+    assert!(flush_at_once(None).await.is_none(), "there is nobody to write to");
+    assert!(flush_at_once(Some(&mut here.sender)).await.is_none(), "there is nothing to write");
+    here.sender.queue(&Message::Grant(Position(1))).unwrap();
+    assert!(matches!(flush_at_once(Some(&mut here.sender)).await, Some(Ok(()))));
+    let long = vec![7; 1 << 16];
+    here.sender.queue(&Message::Batch(&long)).unwrap();
+    assert!(flush_at_once(Some(&mut here.sender)).await.is_none(), "the pipe is shorter than that");
+    assert!(here.sender.queued() > 0);
+    assert_eq!(there.receiver.receive().await.unwrap(), Message::Grant(Position(1)));
+    let (flushed, received) = tokio::join!(here.sender.flush(), there.receiver.receive());
+    flushed.unwrap();
+    assert_eq!(received.unwrap(), Message::Batch(&long));
+    drop(there);
+    here.sender.queue(&Message::Grant(Position(2))).unwrap();
+    assert!(matches!(flush_at_once(Some(&mut here.sender)).await, Some(Err(_))));
 }
 
 #[test]

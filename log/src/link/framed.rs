@@ -176,6 +176,22 @@ pub async fn flush_or_wait(sender: Option<&mut Sender>) -> Result<(), LinkError>
     }
 }
 
+/// Writes what is queued, as much as the system takes without waiting. `None` if nothing is, nobody is there to write to, or something is
+/// left.
+///
+/// # Errors
+///
+/// As [`Sender::flush`].
+pub async fn flush_at_once(sender: Option<&mut Sender>) -> Option<Result<(), LinkError>> {
+    let sender = sender.filter(|sender| !sender.is_flushed())?;
+    let mut flush = pin!(sender.flush());
+    poll_fn(|cx| match flush.as_mut().poll(cx) {
+        Poll::Ready(flushed) => Poll::Ready(Some(flushed)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
 /// The next message; waits for ever where nobody sends any. For use in a `select!`.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ mod wire;
 pub use address::{Address, Incoming, Listener, bind_private, dial};
 pub use clock::boot_time;
 pub use error::LinkError;
-pub use framed::{Link, Receiver, Sender, flush_or_wait, receive_or_wait};
+pub use framed::{Link, Receiver, Sender, flush_at_once, flush_or_wait, receive_or_wait};
 pub use handshake::{Ours, accept, check_hello, check_welcome, greet, welcome};
 pub use keys::{KeyError, Keys, PrivateKey, PublicKey};
 pub use kind::{MessageKind, WireError};

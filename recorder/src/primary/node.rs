@@ -12,8 +12,8 @@ use echovisor_log::{
     Batch, Compression, Mark, SegmentStart,
     arbiter::{self, Answer, Arbiter, Question, Silence},
     link::{
-        Address, Fingerprint, LinkError, Ours, Receiver, Sender, Traffic, boot_time, flush_or_wait,
-        receive_or_wait,
+        Address, Fingerprint, LinkError, Ours, Receiver, Sender, Traffic, boot_time, flush_at_once,
+        flush_or_wait, receive_or_wait,
     },
 };
 use echovisor_machine::Memory;
@@ -126,7 +126,7 @@ enum Event {
     JournalEnded,
     State(Ticket, Box<Source>),
     LinkError(LinkError),
-    Flushed,
+    Flushed(Result<(), LinkError>),
     Joiner(Box<Joiner>),
     Answer(Answer),
     Command(Command),
@@ -197,8 +197,12 @@ impl Node {
         self.snapshot_if_due(Position(self.guest.signals.position.load(Ordering::Relaxed)));
         while self.end.is_none() {
             let event = self.wait(&commands).await;
+            let sends = matches!(event, Event::Entry(_)) && self.is_settled();
             if let Err(broken) = self.handle(event) {
                 return Err(self.fail(broken).await);
+            }
+            if sends && let Some(flushed) = flush_at_once(self.engine.sender()).await {
+                self.flushed(flushed);
             }
             if self.ending.is_some() && self.journal_ended && !self.guest.gate.holds() {
                 self.engine.end(boot_time());
@@ -239,6 +243,12 @@ impl Node {
         }
     }
 
+    /// Whether what is queued goes out before more is encoded. Where more is here already, one write serves for all of it.
+    fn is_settled(&mut self) -> bool {
+        self.guest.journal.entries().is_empty()
+            || self.engine.sender().is_some_and(|sender| sender.queued() >= WRITE)
+    }
+
     async fn wait(&mut self, commands: &flume::Receiver<Command>) -> Event {
         let now = boot_time();
         let sleep = self.engine.wake_at().map_or(Duration::from_secs(3600), |at| at.saturating_sub(now));
@@ -246,10 +256,8 @@ impl Node {
         let has_room = !disk_behind && self.engine.has_room();
         // The disk's thread releases what waited for it, and tells nobody.
         let disk_behind = disk_behind || (self.ending.is_some() && self.guest.gate.holds());
+        let settled = self.is_settled() || !has_room;
         let journal = self.guest.journal.entries();
-        // Batches go out before more is encoded, unless more is here already: then one write serves for all of it.
-        let settled =
-            journal.is_empty() || !has_room || self.engine.sender().is_some_and(|s| s.queued() >= WRITE);
         let receiver = self.connection.as_mut().map(|connection| &mut connection.receiver);
         tokio::select! {
             biased;
@@ -262,9 +270,7 @@ impl Node {
             },
             answer = self.answers.1.recv_async() => answer.map_or(Event::Tick, Event::Answer),
             Ok((ticket, source)) = self.states.1.recv_async() => Event::State(ticket, source),
-            flushed = flush_or_wait(self.engine.sender()), if settled => {
-                flushed.map_or_else(Event::LinkError, |()| Event::Flushed)
-            }
+            flushed = flush_or_wait(self.engine.sender()), if settled => Event::Flushed(flushed),
             entry = journal.recv_async(), if has_room && !self.journal_ended => {
                 entry.map_or(Event::JournalEnded, Event::Entry)
             }
@@ -285,7 +291,7 @@ impl Node {
                     self.successor = address.told_by(from);
                 }
             }
-            Event::Flushed => self.engine.flushed(now),
+            Event::Flushed(flushed) => self.flushed(flushed),
             Event::Entry(Entry::Batch(batch, mark)) => self.batch(now, batch, mark)?,
             Event::Entry(Entry::Paused(number, at, digest)) => self.engine.paused(now, number, at, digest),
             Event::Entry(Entry::Capture(captured)) => self.captured(*captured)?,
@@ -335,6 +341,14 @@ impl Node {
             Event::Tick => self.engine.tick(now),
         }
         Ok(())
+    }
+
+    fn flushed(&mut self, flushed: Result<(), LinkError>) {
+        let now = boot_time();
+        match flushed {
+            Ok(()) => self.engine.flushed(now),
+            Err(error) => self.engine.link_lost(now, &error.to_string()),
+        }
     }
 
     fn batch(&mut self, now: Duration, batch: Batch, mark: Mark) -> Result<(), Broken> {

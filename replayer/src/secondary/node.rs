@@ -12,7 +12,7 @@ use echovisor_log::{
     arbiter::{self, Answer, Arbiter, ArbiterError, Question, Record, Silence, rules},
     link::{
         Address, Fingerprint, Hello, Keys, Link, LinkError, Receiver, RefuseCode, Sender, Traffic, Welcome,
-        boot_time, dial, flush_or_wait, greet, receive_or_wait,
+        boot_time, dial, flush_at_once, flush_or_wait, greet, receive_or_wait,
     },
 };
 use echovisor_machine::{MachineConfig, boot::Symbols, cpu::Cpu};
@@ -207,13 +207,24 @@ impl<C: Cpu + Send + 'static> Node<C> {
                 return self.promote(record).await;
             }
             let event = self.wait(commands).await;
+            let answers = matches!(event, Event::Message) && self.is_settled();
             self.handle(event)?;
+            // The primary's effects wait for the acknowledgement, and what is acknowledged is here: that goes first.
+            if answers && let Some(Err(error)) = flush_at_once(self.engine.sender()).await {
+                self.engine.link_lost(boot_time(), &error.to_string());
+            }
         }
+    }
+
+    /// Whether nothing more is here: then answers go out. Else one answer serves for all of it.
+    fn is_settled(&self) -> bool {
+        self.connection.as_ref().is_none_or(|connection| !connection.receiver.has_message())
     }
 
     async fn wait(&mut self, commands: &flume::Receiver<Command>) -> Event<C> {
         let now = boot_time();
         let sleep = self.engine.wake_at().map_or(Duration::from_secs(3600), |at| at.saturating_sub(now));
+        let settled = self.is_settled();
         // The primary is told to wait long before this; it must not be taken for silent while nobody listens.
         let full = self.followed.is_none() && self.guest.as_ref().is_some_and(Guest::is_full);
         let (loaded, news, ended, spare) = match &mut self.guest {
@@ -222,8 +233,6 @@ impl<C: Cpu + Send + 'static> Node<C> {
             }
             None => (None, None, None, None),
         };
-        // Answers go out before more is read, unless more is here already: then one answer serves for all of it.
-        let settled = self.connection.as_ref().is_none_or(|connection| !connection.receiver.has_message());
         let receiver = self.connection.as_mut().map(|connection| &mut connection.receiver);
         tokio::select! {
             biased;
