@@ -158,7 +158,7 @@ impl Nodes<'_> {
     /// Whoever runs the guest first.
     fn primary(&self, policy: Policy, guest: &Guest) -> Result<Node, Failure> {
         let site = &self.network.primary;
-        let guest_arguments = format!("ip={GUEST}/24");
+        let guest_arguments = format!("ip={GUEST}/24{}", guest.arguments);
         let mut arguments = words(["--guest", guest.name, "--guest-args", &guest_arguments]);
         arguments.extend(words(["--memory", guest.memory, "--net", &format!("tap:{TAP}")]));
         if policy == Policy::Recorded {

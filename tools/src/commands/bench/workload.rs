@@ -22,7 +22,7 @@ pub(super) enum Workload {
     Http,
     /// Nothing
     Idle,
-    /// A guest that only computes
+    /// A guest that computes, for about a second without an exit
     Compute,
     /// SET of large random values
     Receive,
@@ -33,14 +33,17 @@ pub(super) enum Workload {
 /// What runs in the machine.
 pub(super) struct Guest {
     pub(super) name: &'static str,
+    /// What it is told besides its address.
+    pub(super) arguments: &'static str,
     pub(super) memory: &'static str,
     /// The port at which it answers when it is up.
     pub(super) port: u16,
 }
 
-const KV: Guest = Guest { name: "kv", memory: "64M", port: 6379 };
+const KV: Guest = Guest { name: "kv", arguments: "", memory: "64M", port: 6379 };
 const LARGE_KV: Guest = Guest { memory: "256M", ..KV };
-const SPIN: Guest = Guest { name: "spin", memory: "64M", port: 7 };
+/// It makes an exit about once in a second.
+const SPIN: Guest = Guest { name: "spin", arguments: " spin=100000000", memory: "64M", port: 7 };
 
 impl Workload {
     /// All of them.
