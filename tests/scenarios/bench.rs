@@ -116,8 +116,6 @@ fn recordings_are_replayed_and_links_compared() {
         let is_replayed = row["policy"] == "recorded" && row["workload"] == "kv";
         assert_eq!(row["replay_seconds"].as_f64() > Some(0.0), is_replayed, "{row}");
         assert_eq!(row["busy_seconds"].as_f64() > Some(0.0), is_replayed, "{row}");
-        // However thin the link is: nobody waits for all that is on it.
-        assert!(row["seconds"].as_f64() < Some(10.0), "{row}");
     }
     let plot = read(folder.path(), "links.svg");
     assert!(plot.contains("thinner link") && plot.contains(">10 Mbit/s<"), "{plot}");

@@ -87,7 +87,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "TIME", default_value = "25ms")]
     epoch: Duration,
 
-    /// How long the policy `replay` lets a guest run without an exit before its state is sent [default: as --epoch, so that both send
+    /// How often the policy `replay` sends the state of a guest that runs on without an exit [default: as --epoch, so that both send
     /// the state of a guest that only computes equally often]
     #[arg(long, value_name = "TIME")]
     quantum: Option<Duration>,
