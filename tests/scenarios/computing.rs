@@ -47,7 +47,7 @@ impl Asker {
 
 /// Kills the primary of a guest that computes, under this policy, while it does.
 fn kill_while_it_computes(scene: &Scene, policy: &str) {
-    let arguments = format!("ip=10.0.0.2/24 spin={}", size("ECHOVISOR_SPIN", 6_000_000));
+    let arguments = format!("ip=10.0.0.2/24 spin={}", size("ECHOVISOR_SPIN", 20_000_000));
     let guest = Guest { name: "spin", arguments: arguments.leak() };
     let lab = Lab::new(scene);
     let (mut primary, secondary) = lab.pair_with(guest, &["--policy", policy]);

@@ -96,7 +96,7 @@ fn counter_that_powers_itself_off() {
 #[test]
 fn spin() {
     scenario(|scene| {
-        let arguments = format!("ip=10.0.0.2/24 spin={}", size("ECHOVISOR_SPIN", 6_000_000));
+        let arguments = format!("ip=10.0.0.2/24 spin={}", size("ECHOVISOR_SPIN", 20_000_000));
         let guest = Guest { name: "spin", arguments: arguments.leak() };
         let replayed = record_and_replay(scene, guest, |lab, _| {
             let mut stream = lab.connect(7);
@@ -107,7 +107,7 @@ fn spin() {
                 assert!(!answer.is_empty(), "an empty answer to question {question}");
             }
         });
-        assert!(replayed.deltas > 0, "it computes for longer than a quantum: {replayed:?}");
+        assert!(replayed.deltas > 0, "it computes for longer than five quanta: {replayed:?}");
     });
 }
 
