@@ -10,9 +10,9 @@ use crate::rounds::Captured;
 /// How long a record may wait for others before its batch is sent, while effects wait for the log.
 pub const FLUSH_AFTER: Duration = Duration::from_millis(1);
 
-/// The same while nobody waits for the log but a disk, or a secondary that joins. To wake their threads every millisecond
-/// would cost more than to encode what has come by then.
-pub const FLUSH_ALONE_AFTER: Duration = Duration::from_millis(20);
+/// The same while nobody waits for the log but a disk, or a secondary that joins. A thread that is woken finds its caches filled with
+/// other things, which costs as much as to encode some thousand records: as many go together as come within this time.
+pub const FLUSH_ALONE_AFTER: Duration = Duration::from_millis(100);
 
 /// Batches that may be on their way to the async side. When they are used up, the guest waits: memory is bounded.
 const DEPTH: usize = 64;
