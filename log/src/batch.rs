@@ -234,6 +234,22 @@ impl Batch {
         Records { entries: self.entries.iter(), payload: &self.payload }
     }
 
+    /// Whether it ends its segment, because it holds a checkpoint.
+    #[must_use]
+    pub fn ends_segment(&self) -> bool {
+        self.entries.iter().any(|entry| entry.code == code::CHECKPOINT)
+    }
+
+    /// The digests in it, with the positions of their checkpoints.
+    pub fn digests(&self) -> impl Iterator<Item = (Position, Digest)> {
+        let mut end = 0;
+        self.entries.iter().filter_map(move |entry| {
+            let start = end;
+            end += entry.len as usize;
+            (entry.code == code::DIGEST).then(|| (Position(entry.number), digest(&self.payload[start..end])))
+        })
+    }
+
     /// The record at `cursor`, and the cursor behind it; `None` behind the last one.
     #[must_use]
     pub fn get(&self, cursor: Cursor) -> Option<(Stamped<Record<'_>>, Cursor)> {
@@ -301,10 +317,7 @@ impl<'a> Iterator for Records<'a> {
             code::CONSOLE => Record::Event(Event::Console(bytes)),
             code::ENTROPY => Record::Event(Event::Entropy(bytes)),
             code::CHECKPOINT => Record::Checkpoint,
-            code::DIGEST => Record::Digest {
-                of: Position(entry.number),
-                digest: Digest(bytes.try_into().expect("a digest is 32 bytes")),
-            },
+            code::DIGEST => Record::Digest { of: Position(entry.number), digest: digest(bytes) },
             code::PAGE => Record::Page { page: entry.number, contents: bytes },
             code::DELTA => Record::Delta {
                 cause: Cause::from_number(entry.number).expect("a cause was pushed or checked"),
@@ -322,6 +335,11 @@ impl<'a> Iterator for Records<'a> {
 }
 
 impl ExactSizeIterator for Records<'_> {}
+
+/// The payload of a digest's record.
+fn digest(bytes: &[u8]) -> Digest {
+    Digest(bytes.try_into().expect("a digest is 32 bytes"))
+}
 
 /// Most payload bytes of a record with this code; `None` if there is no such code.
 pub(crate) fn longest(code: u8) -> Option<usize> {
@@ -350,5 +368,25 @@ pub(crate) fn name(code: u8) -> &'static str {
         code::DELTA => "delta",
         code::STOP => "stop",
         _ => "unknown record",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_found_among_other_records() {
+        let mut batch = Batch::new();
+        let [first, second] = [1, 2].map(|byte| Digest([byte; 32]));
+        let frame = Record::Event(Event::Frame(&[3; 100]));
+        batch.push(Position(5), Record::Digest { of: Position(4), digest: first }).unwrap();
+        batch.push(Position(5), frame).unwrap();
+        batch.push(Position(7), Record::Digest { of: Position(6), digest: second }).unwrap();
+        batch.push(Position(7), frame).unwrap();
+        assert_eq!(batch.digests().collect::<Vec<_>>(), [(Position(4), first), (Position(6), second)]);
+        assert!(!batch.ends_segment());
+        batch.push(Position(8), Record::Checkpoint).unwrap();
+        assert!(batch.ends_segment());
     }
 }

@@ -108,7 +108,7 @@ fn recording() {
     store.begin(&start).unwrap();
     for (batch, mark) in batches() {
         let encoded = encoder.encode(&batch, mark).unwrap();
-        store.append(&encoded.head, &batch, encoded.body).unwrap();
+        store.append(&encoded.head, batch.digests(), encoded.body).unwrap();
     }
     store.seal().unwrap();
     store.set_writer(Writer { node: NodeId([0x66; 16]), arbitrated: true, durable: false }).unwrap();

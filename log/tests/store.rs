@@ -100,7 +100,7 @@ fn batches_and_segments_must_continue_the_log() {
     let batch = Batch::new();
     let mut ahead = Encoder::new(echovisor_log::SegmentStart { sequence: next.sequence + 1, ..next });
     let encoded = ahead.encode(&batch, Mark { watermark: Position(20), ..Mark::default() }).unwrap();
-    let error = recorder.store.append(&encoded.head, &batch, encoded.body).unwrap_err();
+    let error = recorder.store.append(&encoded.head, batch.digests(), encoded.body).unwrap_err();
     assert!(error.to_string().contains("number is 13, but the recording continues with 12"), "{error}");
     // A secondary that took a new image leaves a gap.
     let gap = echovisor_log::SegmentStart {
@@ -117,7 +117,7 @@ fn batches_and_segments_must_continue_the_log() {
     recorder.store.seal().unwrap();
     let reader = recorder.store.read(gap.segment).unwrap();
     assert_eq!(*reader.start(), gap);
-    let error = recorder.store.append(&encoded.head, &batch, encoded.body).unwrap_err();
+    let error = recorder.store.append(&encoded.head, batch.digests(), encoded.body).unwrap_err();
     assert!(matches!(error, StoreError::NoSegment), "{error}");
     drop(recorder);
     let recording = Recording::open(dir.path()).unwrap();

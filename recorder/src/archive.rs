@@ -1,36 +1,40 @@
 //! Writing the log to disk, on a thread of its own, because a disk may take its time.
 
 use std::{
-    iter,
     sync::Arc,
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use echovisor_event::Position;
+use echovisor_event::{Digest, Position};
 use echovisor_log::{
-    Batch, Head, SegmentStart,
+    Head, SegmentStart,
     store::{Store, StoreError},
 };
+use flume::RecvTimeoutError;
 
 use crate::gate::Gate;
 
 /// Batches that may wait for the disk; when there are more, the guest waits.
-const DEPTH: usize = 64;
+const DEPTH: usize = 256;
 
-/// After one batch the thread looks for the next one this late, after more of them sooner: to be woken for every batch would cost
-/// more than to write it, but they must not pile up.
-const STRIDE: Duration = Duration::from_millis(20);
+/// So long the thread lets what nobody waits for gather: to be woken for every batch would cost more than to write it.
+const STRIDE: Duration = Duration::from_millis(50);
+
+/// When so many had gathered it goes on at once: more may follow, and they must not pile up.
+const MANY: usize = DEPTH / 8;
+
+/// What nobody waits for is made durable so soon: that much is lost with the power, and no more.
+const SYNC_AFTER: Duration = Duration::from_secs(5);
 
 enum Item {
     Begin(SegmentStart),
-    Append(Head, Batch, Vec<u8>),
+    Append(Head, Vec<(Position, Digest)>, Vec<u8>),
 }
 
 /// A store that is written by a thread.
 pub struct Archive {
     items: flume::Sender<Item>,
-    spare: flume::Receiver<Batch>,
     thread: JoinHandle<Result<Store, StoreError>>,
     /// The guest goes on without it.
     dispensable: bool,
@@ -81,9 +85,8 @@ impl Archive {
         gate: Option<Arc<Gate>>,
     ) -> Archive {
         let (items, receiver) = flume::bounded(DEPTH);
-        let (used, spare) = flume::bounded(DEPTH);
-        let thread = thread::spawn(move || write(begin()?, &receiver, &used, gate.as_deref()));
-        Archive { items, spare, thread, dispensable: false }
+        let thread = thread::spawn(move || write(begin()?, &receiver, gate.as_deref()));
+        Archive { items, thread, dispensable: false }
     }
 
     /// Begins a segment.
@@ -94,12 +97,12 @@ impl Archive {
         self.items.send(Item::Begin(start)).map_err(|_| Failed)
     }
 
-    /// Appends a batch with its encoded body; waits while the disk is behind.
+    /// Appends an encoded batch, which holds these digests; waits while the disk is behind.
     ///
     /// # Errors
     /// As [`Archive::begin`].
-    pub fn append(&self, head: Head, batch: Batch, body: Vec<u8>) -> Result<(), Failed> {
-        self.items.send(Item::Append(head, batch, body)).map_err(|_| Failed)
+    pub fn append(&self, head: Head, digests: Vec<(Position, Digest)>, body: Vec<u8>) -> Result<(), Failed> {
+        self.items.send(Item::Append(head, digests, body)).map_err(|_| Failed)
     }
 
     /// Whether something can be handed over without waiting for the disk.
@@ -107,11 +110,6 @@ impl Archive {
     pub fn has_room(&self) -> bool {
         // A segment may begin together with its first batch. A thread that has ended takes nothing, and that must be seen.
         self.items.is_disconnected() || self.items.len() + 2 <= DEPTH
-    }
-
-    /// A batch that has been written, to be filled again.
-    pub fn spare(&self) -> Option<Batch> {
-        self.spare.try_recv().ok()
     }
 
     /// Waits until everything is on disk, and gives the store back.
@@ -131,34 +129,44 @@ impl Archive {
 #[derive(Clone, Copy, Debug)]
 pub struct Failed;
 
-fn write(
-    mut store: Store,
-    items: &flume::Receiver<Item>,
-    used: &flume::Sender<Batch>,
-    gate: Option<&Gate>,
-) -> Result<Store, StoreError> {
-    while let Ok(first) = items.recv() {
+fn write(mut store: Store, items: &flume::Receiver<Item>, gate: Option<&Gate>) -> Result<Store, StoreError> {
+    // Since when there is something that is not durable.
+    let mut unsynced: Option<Instant> = None;
+    loop {
+        let first = match unsynced {
+            Some(since) => items.recv_deadline(since + SYNC_AFTER),
+            None => items.recv().map_err(RecvTimeoutError::from),
+        };
+        let first = match first {
+            Ok(first) => Some(first),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
         let mut watermark = None;
         let mut taken = 0;
-        for item in iter::once(first).chain(items.try_iter().take(DEPTH)) {
+        for item in first.into_iter().chain(items.try_iter().take(DEPTH)) {
             taken += 1;
             match item {
                 Item::Begin(start) => store.begin(&start)?,
-                Item::Append(head, batch, body) => {
-                    store.append(&head, &batch, &body)?;
+                Item::Append(head, digests, body) => {
+                    store.append(&head, digests, &body)?;
                     watermark = Some(head.mark.watermark);
-                    // A full pool means that the batch is one too many.
-                    let _ = used.try_send(batch);
                 }
             }
         }
-        let Some(gate) = gate else {
-            thread::sleep(STRIDE / taken);
-            continue;
-        };
-        if let Some(watermark) = watermark {
+        if let Some(gate) = gate {
+            if let Some(watermark) = watermark {
+                store.sync()?;
+                gate.written(watermark);
+            }
+        } else if unsynced.is_some_and(|since| since.elapsed() >= SYNC_AFTER) {
             store.sync()?;
-            gate.written(watermark);
+            unsynced = None;
+        } else {
+            unsynced.get_or_insert_with(Instant::now);
+            if taken < MANY {
+                thread::sleep(STRIDE);
+            }
         }
     }
     store.seal()?;

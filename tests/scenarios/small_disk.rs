@@ -33,7 +33,7 @@ fn a_file_system_that_fills_up_keeps_what_was_written() {
             if kept.len() == 10 {
                 fill(&ballast);
             }
-            match store.append(&encoded.head, &batch, encoded.body) {
+            match store.append(&encoded.head, batch.digests(), encoded.body) {
                 Ok(()) => kept.push(at),
                 Err(error) => {
                     assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");
@@ -45,7 +45,7 @@ fn a_file_system_that_fills_up_keeps_what_was_written() {
         assert_eq!(watermarks(store.read(start.segment).expect("a segment")), kept);
 
         fs::remove_file(&ballast).expect("it was filled");
-        store.append(&refused.0, &batch, &refused.1).expect("there is space");
+        store.append(&refused.0, batch.digests(), &refused.1).expect("there is space");
         store.seal().expect("there is space");
         drop(store);
         kept.push(refused.0.mark.watermark);

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use echovisor_event::{Position, VmId};
+use echovisor_event::{Digest, Position, VmId};
 
 use super::{
     error::{Damage, DamageKind},
     index::{Checkpoint, Segment},
     segment::{Found, RECORD_PREFIX, SegmentFile, Trailer},
 };
-use crate::{Batch, Decoder, Head, Record, SegmentStart};
+use crate::{Batch, Decoder, Head, SegmentStart};
 
 /// Reads one segment, from its beginning.
 pub struct SegmentReader {
@@ -118,7 +118,7 @@ impl SegmentReader {
         let mut checkpoints = Vec::new();
         loop {
             match self.next(&mut batch) {
-                Ok(Some(_)) => checkpoints.extend(checkpoints_of(&batch, self.seen.start.segment)),
+                Ok(Some(_)) => checkpoints.extend(checkpoints_of(batch.digests(), self.seen.start.segment)),
                 Ok(None) => return (self.seen, checkpoints, None),
                 Err(damage) => return (self.seen, checkpoints, Some(damage)),
             }
@@ -129,11 +129,10 @@ impl SegmentReader {
         match self.file.next()? {
             Found::Batch => {
                 let head = self.decoder.decode(self.file.body(), batch).map_err(DamageKind::Decode)?;
-                let checkpoints = checkpoints_of(batch, 0).count() as u64;
                 self.seen.last = head.mark.watermark;
                 self.seen.next_sequence = head.sequence.saturating_add(1);
                 self.seen.chain = head.chain;
-                self.seen.checkpoints += checkpoints;
+                self.seen.checkpoints += batch.digests().count() as u64;
                 self.seen.bytes = self.file.offset();
                 Ok(Some(head))
             }
@@ -172,10 +171,10 @@ impl SegmentReader {
     }
 }
 
-/// The checkpoints whose digests a batch holds.
-pub(crate) fn checkpoints_of(batch: &Batch, segment: u64) -> impl Iterator<Item = Checkpoint> {
-    batch.records().filter_map(move |record| match record.what {
-        Record::Digest { of, digest } => Some(Checkpoint { position: of, digest, segment }),
-        _ => None,
-    })
+/// The checkpoints with these digests, which stand in this segment.
+pub(super) fn checkpoints_of(
+    digests: impl IntoIterator<Item = (Position, Digest)>,
+    segment: u64,
+) -> impl Iterator<Item = Checkpoint> {
+    digests.into_iter().map(move |(position, digest)| Checkpoint { position, digest, segment })
 }

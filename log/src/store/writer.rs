@@ -19,7 +19,7 @@ use super::{
     reader::{SegmentReader, checkpoints_of},
     segment::{self, FileHeader, Trailer},
 };
-use crate::{Batch, Head, SegmentStart};
+use crate::{Head, SegmentStart};
 
 /// A recording that is open for writing, by one process at a time.
 ///
@@ -211,12 +211,17 @@ impl Store {
         Ok(())
     }
 
-    /// Appends a batch: its body as it was encoded or received.
+    /// Appends a batch: its body as it was encoded or received, which holds these [digests](crate::Batch::digests).
     ///
     /// # Errors
     ///
     /// [`StoreError`]; after [`StoreError::DiskFull`] the batch may be appended again once there is space.
-    pub fn append(&mut self, head: &Head, batch: &Batch, body: &[u8]) -> Result<(), StoreError> {
+    pub fn append(
+        &mut self,
+        head: &Head,
+        digests: impl IntoIterator<Item = (Position, Digest)>,
+        body: &[u8],
+    ) -> Result<(), StoreError> {
         let (Some(open), Some(segment)) = (&mut self.open, self.segments.last_mut()) else {
             return Err(StoreError::NoSegment);
         };
@@ -227,7 +232,7 @@ impl Store {
         segment::put_record(&mut open.record, body);
         open.append()?;
         let before = open.checkpoints.len();
-        open.checkpoints.extend(checkpoints_of(batch, segment.start.segment));
+        open.checkpoints.extend(checkpoints_of(digests, segment.start.segment));
         segment.checkpoints += (open.checkpoints.len() - before) as u64;
         segment.last = head.mark.watermark;
         segment.next_sequence = head.sequence.saturating_add(1);

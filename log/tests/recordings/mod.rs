@@ -50,7 +50,7 @@ impl Recorder {
         }
         let encoded =
             self.encoder.encode(&self.batch, Mark { watermark: self.at, ..Mark::default() }).unwrap();
-        self.store.append(&encoded.head, &self.batch, encoded.body).unwrap();
+        self.store.append(&encoded.head, self.batch.digests(), encoded.body).unwrap();
     }
 
     pub(crate) fn stop(&mut self) {
@@ -58,7 +58,7 @@ impl Recorder {
         self.batch.push(self.at, Record::Stop).unwrap();
         let mark = Mark { watermark: self.at, ..Mark::default() };
         let encoded = self.encoder.encode(&self.batch, mark).unwrap();
-        self.store.append(&encoded.head, &self.batch, encoded.body).unwrap();
+        self.store.append(&encoded.head, self.batch.digests(), encoded.body).unwrap();
     }
 
     pub(crate) fn segment(&mut self, term: Term) {

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use echovisor_event::{Digest, Position};
 use echovisor_log::{
-    Batch, Compression, EncodeError, Encoder, Head, Mark, Record as LogRecord, SegmentStart,
+    Batch, Compression, EncodeError, Encoder, Head, Mark, SegmentStart,
     arbiter::{Answer, Question, Record},
     link::{
         Address, HandOver, Heartbeat, Hello, Message, Ours, Ready, Refuse, RefuseCode, Resume, Sender,
@@ -51,6 +51,8 @@ pub enum Order {
 pub struct Encoded {
     /// The batch's place in the log.
     pub head: Head,
+    /// The digests in it.
+    pub digests: Vec<(Position, Digest)>,
     /// Its bytes.
     pub body: Vec<u8>,
     /// The segment that begins behind it, if one does.
@@ -238,30 +240,21 @@ impl Engine {
             self.input(now, Input::Sent(head.sequence, mark.watermark));
             self.drop_slow_joiner(now);
         }
-        let next = self.end_segment(now, batch);
-        Ok(self.archived.then_some(Encoded { head, body, next }))
+        let digests: Vec<_> = batch.digests().collect();
+        self.status.last_checkpoint = digests.last().copied().or(self.status.last_checkpoint);
+        let next = batch.ends_segment().then(|| self.end_segment(now));
+        Ok(self.archived.then_some(Encoded { head, digests, body, next }))
     }
 
     /// A checkpoint ends its segment, so that a replay can begin behind it.
-    fn end_segment(&mut self, now: Duration, batch: &Batch) -> Option<SegmentStart> {
-        let mut ends = false;
-        for record in batch.records() {
-            match record.what {
-                LogRecord::Checkpoint => ends = true,
-                LogRecord::Digest { of, digest } => self.status.last_checkpoint = Some((of, digest)),
-                LogRecord::Event(_) | LogRecord::Page { .. } | LogRecord::Delta { .. } | LogRecord::Stop => {}
-            }
-        }
-        if !ends {
-            return None;
-        }
+    fn end_segment(&mut self, now: Duration) -> SegmentStart {
         let start = self.encoder.next_segment(self.status.term);
         if let Some(peer) = self.peer.as_mut().filter(|peer| peer.following)
             && let Err(error) = peer.send_start(start)
         {
             self.link_lost(now, &error.to_string());
         }
-        Some(start)
+        start
     }
 
     /// A secondary that protects the guest may hold it up, for a while. One that is still joining may not.

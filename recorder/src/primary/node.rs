@@ -353,14 +353,9 @@ impl Node {
 
     fn batch(&mut self, now: Duration, batch: Batch, mark: Mark) -> Result<(), Broken> {
         let encoded = self.engine.batch(now, &batch, mark).map_err(NodeError::from)?;
-        let (Some(archive), Some(encoded)) = (&self.archive, encoded) else {
-            self.guest.journal.recycle(batch);
-            return Ok(());
-        };
-        let archived = archive.append(encoded.head, batch, encoded.body);
-        if let Some(spare) = archive.spare() {
-            self.guest.journal.recycle(spare);
-        }
+        self.guest.journal.recycle(batch);
+        let (Some(archive), Some(encoded)) = (&self.archive, encoded) else { return Ok(()) };
+        let archived = archive.append(encoded.head, encoded.digests, encoded.body);
         if let Some(start) = &encoded.next {
             self.segment = start.segment;
         }

@@ -58,7 +58,7 @@ fn recording(dir: &Path) {
         let watermark = Position(10 * n);
         let mark = Mark { watermark, released: Position::BOOT, trail: 0, trail_at: Position::BOOT };
         let encoded = encoder.encode(&batch, mark).expect("a batch");
-        store.append(&encoded.head, &batch, encoded.body).expect("appended");
+        store.append(&encoded.head, batch.digests(), encoded.body).expect("appended");
     }
     store.seal().expect("sealed");
 }
