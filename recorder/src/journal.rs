@@ -14,8 +14,15 @@ pub const FLUSH_AFTER: Duration = Duration::from_millis(1);
 /// other things, which costs as much as to encode some thousand records: as many go together as come within this time.
 pub const FLUSH_ALONE_AFTER: Duration = Duration::from_millis(100);
 
+/// With so many records a batch goes, though it has room for more: to encode them takes a quarter of a millisecond, as long as a guest
+/// and its clients can do without the processor that the other side takes, because there are requests on their way.
+const ENOUGH: usize = 1024;
+
+/// The same in bytes of payload.
+const ENOUGH_PAYLOAD: usize = 256 << 10;
+
 /// Batches that may be on their way to the async side. When they are used up, the guest waits: memory is bounded.
-const DEPTH: usize = 64;
+const DEPTH: usize = 256;
 
 /// What the guest's thread hands over, in the order of the log.
 pub enum Entry {
@@ -161,10 +168,10 @@ impl Journal {
         self.mark.watermark
     }
 
-    /// Whether the next position's records might not fit.
+    /// Whether the batch is to be flushed before the next position: its records might not fit, or others have waited for enough.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.batch.is_full()
+        self.batch.len() >= ENOUGH || self.batch.payload_len() >= ENOUGH_PAYLOAD || self.batch.is_full()
     }
 
     /// Whether there is anything that was not handed over yet.
@@ -209,5 +216,33 @@ impl Journal {
         {
             self.sender = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_goes_before_it_is_large() {
+        let filled_by = |length: usize| {
+            let (mut journal, reader) = Journal::new();
+            let bytes = vec![0; length];
+            let mut count = 0;
+            while !journal.is_full() {
+                journal.event(Position(1), Event::Frame(&bytes)).unwrap();
+                count += 1;
+            }
+            journal.arrived(Position(1), 0);
+            journal.flush(Position(1));
+            assert!(!journal.is_full());
+            match reader.entries().recv() {
+                Ok(Entry::Batch(batch, _)) => assert_eq!(batch.len(), count),
+                _ => panic!("a batch was handed over"),
+            }
+            count
+        };
+        assert_eq!(filled_by(60), ENOUGH);
+        assert_eq!(filled_by(1024), ENOUGH_PAYLOAD / 1024);
     }
 }
