@@ -26,7 +26,7 @@ use crate::{
 /// The arguments of `echovisor record`.
 #[derive(Args, Clone, Debug)]
 // Nobody follows who could be compared, or could need the state: a replay can wait, and the guest goes faster.
-#[command(mut_arg("checkpoint_every", |every| every.default_value("10s")))]
+#[command(mut_arg("checkpoint_every", |every| every.default_value("30s")))]
 #[command(mut_arg("snapshot_every", |every| every.default_value("30s")))]
 pub struct RecordArgs {
     /// The guest.
