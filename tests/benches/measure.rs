@@ -1,6 +1,6 @@
 //! Speed and bandwidth as tables in Markdown, for BENCHMARKS.md: `cargo bench --package echovisor-tests --bench measure`
 //!
-//! Unprotected, recorded and protected nodes live side by side and take turns of less than a second, so that whatever else the host
+//! Unprotected, recorded and protected nodes live side by side and take turns of about a second, so that whatever else the host
 //! does hits all of them alike. Figures are medians over the rounds; ratios are those of all rounds together, so that what happens
 //! rarely counts, too, with the standard error that follows from how the rounds differ. Read the ratios: two nodes, the guest and
 //! the load share this host. `ECHOVISOR_ROUNDS` sets the number of rounds; `ECHOVISOR_LOAD`, such as `50 clients`,
@@ -12,12 +12,15 @@ use std::{collections::BTreeMap, env, time::Duration};
 
 use echovisor_tests::{KV, Lab, Measured, Node, Scene, scenario, size};
 
-/// Loads for redis-benchmark: name, connections and pipelining, requests of each kind in a turn.
+/// Loads for redis-benchmark: name, connections and pipelining, requests that tell how many make a turn.
 const LOADS: [(&str, &str, u64); 3] = [
     ("1 client", "-c 1", 2_000),
     ("50 clients", "-c 50", 20_000),
     ("50 clients, pipelined", "-c 50 -P 16", 160_000),
 ];
+
+/// How long a turn asks for each kind of request, about: ten times as long as it takes until a recording is at work, too.
+const TURN: Duration = Duration::from_millis(600);
 
 /// How often a recording takes a snapshot by itself.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(30);
@@ -79,9 +82,10 @@ fn main() {
         for (load, (name, ..)) in LOADS.iter().enumerate().filter(|(_, load)| is_wanted(load.0)) {
             let mut stages: Vec<Stage> =
                 modes.iter().map(|mode| Stage::set(scene, *mode, modes.len())).collect();
+            let requests = stages[0].requests(load);
             for round in 1..=rounds {
                 eprintln!("{name}: round {round} of {rounds}");
-                stages.iter().for_each(|stage| stage.measure(load, &mut results));
+                stages.iter().for_each(|stage| stage.measure(load, requests, &mut results));
                 stages.rotate_left(1);
             }
             for stage in stages {
@@ -134,15 +138,20 @@ impl<'a> Stage<'a> {
         Stage { mode, lab, node, _secondary }
     }
 
+    /// How many requests of each kind take as long as they are to take in a turn.
+    fn requests(&self, load: usize) -> u64 {
+        let rows = self.lab.redis_benchmark(&arguments(load, LOADS[load].2));
+        let slowest = rows.iter().map(|row| row.rate).fold(f64::INFINITY, f64::min);
+        (slowest * TURN.as_secs_f64()) as u64
+    }
+
     /// A turn.
-    fn measure(&self, load: usize, results: &mut Results) {
+    fn measure(&self, load: usize, requests: u64, results: &mut Results) {
         let Stage { mode, lab, node, .. } = self;
         let before = traffic(lab, node);
-        let (_, arguments, requests) = LOADS[load];
-        let arguments = format!("-t set,get -r 200000 -d 16 -n {requests} {arguments}");
         let times = || [node.process.cpu_time(), node.process.thread_time("vcpu")];
         let begun = times();
-        let rows = lab.redis_benchmark(&arguments);
+        let rows = lab.redis_benchmark(&arguments(load, requests));
         let ended = times();
         let [cpu, vcpu] =
             [0, 1].map(|which| (ended[which] - begun[which]).div_f64(requests as f64 * rows.len() as f64));
@@ -160,6 +169,10 @@ impl<'a> Stage<'a> {
             });
         }
     }
+}
+
+fn arguments(load: usize, requests: u64) -> String {
+    format!("-t set,get -r 200000 -d 16 -n {requests} {}", LOADS[load].1)
 }
 
 /// What has gone through so far: the link's own counter is the interface's, the rest is what the node says.
