@@ -19,7 +19,7 @@ const LOADS: [(&str, &str, u64); 3] = [
     ("50 clients, pipelined", "-c 50 -P 16", 160_000),
 ];
 
-/// How long a turn asks for each kind of request, about: ten times as long as it takes until a recording is at work, too.
+/// How long a turn asks for each kind of request, about: several times as long as a batch of a recording may wait to be encoded.
 const TURN: Duration = Duration::from_millis(600);
 
 /// How often a recording takes a snapshot by itself.
