@@ -12,7 +12,7 @@ pub const FLUSH_AFTER: Duration = Duration::from_millis(1);
 
 /// The same while nobody waits for the log but a disk, or a secondary that joins. A thread that is woken finds its caches filled with
 /// other things, which costs as much as to encode some thousand records: as many go together as come within this time,
-/// up to [`ENOUGH`].
+/// up to what is enough for a batch.
 pub const FLUSH_ALONE_AFTER: Duration = Duration::from_millis(100);
 
 /// With so many records a batch goes, though it has room for more: to encode them takes a quarter of a millisecond, as long as a guest
