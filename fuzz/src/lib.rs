@@ -39,7 +39,7 @@ pub struct Columns {
 
 impl Columns {
     /// Columns of a batch.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
 
     /// As the batch lies archived.
     #[must_use]

@@ -19,6 +19,7 @@ use crate::{
 pub(crate) struct Columns {
     pub(crate) payload: Vec<u8>,
     pub(crate) flows: Vec<u8>,
+    pub(crate) repeats: Vec<u8>,
     pub(crate) lengths: Vec<u8>,
     pub(crate) steps: Vec<u8>,
     pub(crate) codes: Vec<u8>,
@@ -102,8 +103,8 @@ impl Columns {
     }
 
     fn clear(&mut self) {
-        let Columns { payload, flows, lengths, steps, codes, headers, numbers, head } = self;
-        for column in [payload, flows, lengths, steps, codes, headers, numbers, head] {
+        let Columns { payload, flows, repeats, lengths, steps, codes, headers, numbers, head } = self;
+        for column in [payload, flows, repeats, lengths, steps, codes, headers, numbers, head] {
             column.clear();
         }
     }
@@ -114,6 +115,7 @@ pub(crate) struct Reader<'a> {
     pub(crate) payload: Column<'a>,
     pub(crate) headers: Column<'a>,
     pub(crate) flows: Column<'a>,
+    pub(crate) repeats: Column<'a>,
     pub(crate) lengths: Column<'a>,
     pub(crate) numbers: Column<'a>,
     steps: Column<'a>,
@@ -132,6 +134,10 @@ pub(crate) struct Column<'a> {
 pub(crate) struct Problem(pub(crate) &'static str, pub(crate) &'static str);
 
 impl<'a> Column<'a> {
+    pub(crate) fn new(name: &'static str, bytes: &'a [u8]) -> Column<'a> {
+        Column { name, bytes }
+    }
+
     pub(crate) fn number(&mut self) -> Result<u64, Problem> {
         varint::take(&mut self.bytes).ok_or(Problem(self.name, "not a number"))
     }
@@ -158,11 +164,12 @@ impl<'a> Column<'a> {
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(columns: &'a ArchivedColumns) -> Reader<'a> {
-        let column = |name, bytes| Column { name, bytes };
+        let column = Column::new;
         Reader {
             payload: column("payload", &columns.payload),
             headers: column("headers", &columns.headers),
             flows: column("flows", &columns.flows),
+            repeats: column("repeats", &columns.repeats),
             lengths: column("lengths", &columns.lengths),
             numbers: column("numbers", &columns.numbers),
             steps: column("steps", &columns.steps),
@@ -231,7 +238,16 @@ impl<'a> Reader<'a> {
             }
             entries.push(entry);
         }
-        for column in [&self.payload, &self.headers, &self.flows, &self.lengths, &self.numbers, &self.steps] {
+        let columns = [
+            &self.payload,
+            &self.headers,
+            &self.flows,
+            &self.repeats,
+            &self.lengths,
+            &self.numbers,
+            &self.steps,
+        ];
+        for column in columns {
             column.end().map_err(|problem| self.locate(problem))?;
         }
         Ok(())

@@ -10,7 +10,7 @@ use echovisor_event::{
 
 /// Version of every format of this crate: the recording's files, the batches and the link. One number, because the
 /// bytes on the wire are the bytes in the store.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Payload bytes that one position's burst may add, at most.
 pub(crate) const BURST_PAYLOAD_MAX: usize = BURST_MAX * FRAME_MAX;

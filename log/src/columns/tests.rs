@@ -4,7 +4,7 @@ use echovisor_event::{Event, Nanos, Term, limits::PAGE_SIZE};
 use rkyv::rancor;
 
 use super::*;
-use crate::{Cause, Record};
+use crate::{Cause, Record, flow::tcp_frame};
 
 fn head() -> Head {
     let mark = Mark { watermark: Position(30), released: Position(20), trail: 9, trail_at: Position(29) };
@@ -174,5 +174,38 @@ fn a_delta_that_contradicts_itself_is_refused() {
         change(&mut columns);
         let error = read(&columns).map(|(head, _)| head).unwrap_err();
         assert_eq!((error.column, error.record), (column, record), "case {index}: {error}");
+    }
+}
+
+/// Two requests of a connection.
+#[test]
+fn a_frame_that_repeats_what_there_was_not_is_refused() {
+    let mut batch = Batch::new();
+    for (number, data) in (0..).zip([b"key:000001", b"key:000012"]) {
+        let frame = tcp_frame(1, 100 + 10 * number, 7, number as u16, data);
+        batch.push(Position(10), Record::Event(Event::Frame(&frame))).unwrap();
+    }
+    let columns = || {
+        let mut columns = Columns::default();
+        columns.pack(&head(), &batch, &mut Context::default(), true);
+        columns
+    };
+    assert_eq!(columns().repeats, [8, 0]);
+    assert!(read(&columns()).unwrap().1.records().eq(batch.records()));
+
+    type Change = fn(&mut Columns);
+    let cases: [(&str, Change); 6] = [
+        ("repeats", |columns| columns.repeats.clear()),
+        ("repeats", |columns| columns.repeats = numbers(&[11, 0])),
+        ("repeats", |columns| columns.repeats = numbers(&[8, 3])),
+        ("repeats", |columns| columns.repeats = numbers(&[8, 0, 0])),
+        ("payload", |columns| columns.repeats = numbers(&[8, 1])),
+        ("payload", |columns| columns.repeats = numbers(&[7, 0])),
+    ];
+    for (index, (column, change)) in cases.into_iter().enumerate() {
+        let mut columns = columns();
+        change(&mut columns);
+        let error = read(&columns).map(|(head, _)| head).unwrap_err();
+        assert_eq!((error.column, error.record), (column, 1), "case {index}: {error}");
     }
 }

@@ -1,10 +1,11 @@
 //! Frames, coded against the frame before them in the same flow.
 //!
 //! The headers of a TCP connection say nearly the same in every frame: addresses and ports stay, sequence numbers go on
-//! where the last frame ended, checksums follow from the rest. Of such a frame only its flow, what is not as expected, and
-//! its data are kept. Every other frame stands as it is. Both sides keep the same table of flows, because both learn from
-//! the same frames.
+//! where the last frame ended, checksums follow from the rest. A client's requests are like each other, too. Of such a frame only its
+//! flow, what is not as expected, and what is new in its data are kept. Every other frame stands as it is. Both sides keep the same
+//! table of flows, because both learn from the same frames.
 
+mod repeat;
 mod tcp;
 
 use echovisor_event::limits::FRAME_MAX;
@@ -14,7 +15,8 @@ use crate::{
     columns::{Columns, Problem, Reader},
     varint,
 };
-use tcp::{Changes, Header, Key, Segment};
+use repeat::Repeat;
+use tcp::{Changes, Flow, Key, Segment};
 
 /// Flows that are remembered; the oldest makes room. A server's connections should fit: one that does not costs what its
 /// frames cost uncoded.
@@ -23,7 +25,7 @@ const FLOWS_MAX: usize = 1024;
 /// What is expected of the next frame of each flow.
 #[derive(Default)]
 pub(crate) struct FlowTable {
-    flows: Vec<Header>,
+    flows: Vec<Flow>,
     slots: HashMap<Key, usize>,
     /// The slot that is given away next.
     oldest: usize,
@@ -39,11 +41,13 @@ impl FlowTable {
         if let Some(slot) = slot
             && let Some(changes) = self.flows[slot].changes(&segment)
         {
+            let (flow, data) = (&mut self.flows[slot], segment.data());
             varint::put(&mut columns.flows, slot as u64 + 1);
-            varint::put(&mut columns.lengths, segment.data().len() as u64);
+            varint::put(&mut columns.lengths, data.len() as u64);
             changes.put(&mut columns.headers);
-            columns.payload.extend_from_slice(segment.data());
-            self.flows[slot].follow(frame);
+            let repeat = Repeat::find(flow.data(), data);
+            columns.payload.extend_from_slice(repeat.put(data, &mut columns.repeats));
+            flow.follow(frame);
             return;
         }
         put_whole(frame, columns);
@@ -64,28 +68,31 @@ impl FlowTable {
         };
         let flow = usize::try_from(slot).ok().and_then(|slot| self.flows.get_mut(slot));
         let flow = flow.ok_or(Problem("flows", "no such flow"))?;
-        let len = columns.lengths.length(FRAME_MAX - flow.len())?;
+        let len = columns.lengths.length(FRAME_MAX - flow.headers().len())?;
         let changes = Changes::take(&mut columns.headers)?;
+        let repeat = Repeat::take(&mut columns.repeats, flow.data(), len)?;
         let start = out.len();
-        flow.apply(&changes, columns.payload.bytes(len)?, out);
+        out.extend_from_slice(flow.headers());
+        repeat.join(flow.data(), columns.payload.bytes(repeat.new_of(len))?, out);
+        flow.apply(&changes, &mut out[start..]);
         flow.follow(&out[start..]);
         Ok(())
     }
 
-    /// Remembers the header of a frame that stands as it is.
+    /// Remembers a frame that stands as it is.
     fn learn(&mut self, segment: &Segment<'_>, slot: Option<usize>) {
-        let header = Header::new(segment);
+        let new = Flow::new(segment);
         match slot {
-            Some(slot) => self.flows[slot] = header,
+            Some(slot) => self.flows[slot] = new,
             None => {
                 let slot = self.oldest;
                 self.oldest = (slot + 1) % FLOWS_MAX;
-                self.slots.insert(header.key(), slot);
+                self.slots.insert(new.key(), slot);
                 match self.flows.get_mut(slot) {
                     Some(flow) => {
-                        self.slots.remove(&std::mem::replace(flow, header).key());
+                        self.slots.remove(&std::mem::replace(flow, new).key());
                     }
-                    None => self.flows.push(header),
+                    None => self.flows.push(new),
                 }
             }
         }
@@ -97,6 +104,9 @@ fn put_whole(frame: &[u8], columns: &mut Columns) {
     varint::put(&mut columns.lengths, frame.len() as u64);
     columns.payload.extend_from_slice(frame);
 }
+
+#[cfg(test)]
+pub(crate) use tcp::tcp_frame;
 
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,9 @@ const TCP: usize = ETHERNET + IP;
 /// Longest headers: TCP's may have 60 bytes.
 const LEN_MAX: usize = TCP + 60;
 
+/// Longest data that are remembered: requests, but not the segments of a bulk transfer, of which none is like the one before.
+const DATA_MAX: usize = 512;
+
 const ETHERTYPE: Range<usize> = 12..14;
 const IP_LEN: Range<usize> = 16..18;
 const IP_ID: Range<usize> = 18..20;
@@ -51,9 +54,11 @@ pub(super) struct Segment<'a> {
     verifies: bool,
 }
 
-/// The headers of the last frame of a flow, and what they let expect.
-pub(super) struct Header {
-    bytes: [u8; LEN_MAX],
+/// The last frame of a flow, and what it lets expect.
+pub(super) struct Flow {
+    /// The headers, and the data if they are remembered.
+    bytes: [u8; LEN_MAX + DATA_MAX],
+    /// Length of all headers, bytes.
     len: usize,
     /// Bytes of data behind the headers.
     data: u32,
@@ -106,22 +111,30 @@ impl<'a> Segment<'a> {
     }
 }
 
-impl Header {
-    /// That of a flow's first frame.
-    pub(super) fn new(first: &Segment<'_>) -> Header {
-        let mut header = Header { bytes: [0; LEN_MAX], len: first.len, data: 0, ack_step: 0 };
-        header.follow(first.frame);
-        header.ack_step = 0;
-        header
-    }
-
-    /// Length of all headers, bytes.
-    pub(super) fn len(&self) -> usize {
-        self.len
+impl Flow {
+    /// A flow that begins with this frame.
+    pub(super) fn new(first: &Segment<'_>) -> Flow {
+        let mut flow = Flow { bytes: [0; LEN_MAX + DATA_MAX], len: first.len, data: 0, ack_step: 0 };
+        flow.follow(first.frame);
+        flow.ack_step = 0;
+        flow
     }
 
     pub(super) fn key(&self) -> Key {
         self.bytes[KEY].try_into().expect("addresses and ports have 12 bytes")
+    }
+
+    /// All headers of the last frame.
+    pub(super) fn headers(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// The data of the last frame, if there were some and they are remembered.
+    pub(super) fn data(&self) -> &[u8] {
+        match self.data as usize {
+            data @ ..=DATA_MAX => &self.bytes[self.len..][..data],
+            _ => &[],
+        }
     }
 
     /// How `next`, the following frame of this flow, differs from what is expected; `None` if in more than can be told.
@@ -154,12 +167,9 @@ impl Header {
         })
     }
 
-    /// Appends the following frame of this flow to `out`: as expected but for `changes`, with `data` behind its headers.
-    pub(super) fn apply(&self, changes: &Changes, data: &[u8], out: &mut Vec<u8>) {
-        let start = out.len();
-        out.extend_from_slice(&self.bytes[..self.len]);
-        out.extend_from_slice(data);
-        let frame = &mut out[start..];
+    /// Makes the following frame of this flow, as expected but for `changes`, of one that has the [headers](Flow::headers) of the last
+    /// one and its own data.
+    pub(super) fn apply(&self, changes: &Changes, frame: &mut [u8]) {
         add16(frame, IP_ID, changes.ip_id.wrapping_add(1));
         add32(frame, SEQ, changes.seq.wrapping_add(self.data));
         add32(frame, ACK, changes.ack.wrapping_add(self.ack_step));
@@ -182,9 +192,11 @@ impl Header {
 
     /// Expects what comes behind `frame`, which has headers of the same length.
     pub(super) fn follow(&mut self, frame: &[u8]) {
-        self.data = (frame.len() - self.len) as u32;
+        let data = frame.len() - self.len;
+        self.data = data as u32;
         self.ack_step = get32(frame, ACK).wrapping_sub(get32(&self.bytes, ACK));
-        self.bytes[..self.len].copy_from_slice(&frame[..self.len]);
+        let kept = if data <= DATA_MAX { frame.len() } else { self.len };
+        self.bytes[..kept].copy_from_slice(&frame[..kept]);
     }
 
     fn has_stamps(&self) -> bool {
@@ -301,7 +313,7 @@ fn add32(bytes: &mut [u8], range: Range<usize>, value: u32) {
 
 /// A segment with a timestamp option and valid checksums.
 #[cfg(test)]
-pub(super) fn tcp_frame(port: u16, seq: u32, ack: u32, ip_id: u16, data: &[u8]) -> Vec<u8> {
+pub(crate) fn tcp_frame(port: u16, seq: u32, ack: u32, ip_id: u16, data: &[u8]) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0];
     frame.extend([10, 0, 0, 1, 10, 0, 0, 2]);
     frame.extend(port.to_be_bytes());
