@@ -1,6 +1,9 @@
 //! The log's end on the guest's thread: records go into a batch, full or due batches go to the async side.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use echovisor_event::{Digest, Event, Position};
 use echovisor_log::{Batch, Mark, PushError, Record};
@@ -41,7 +44,7 @@ pub struct Journal {
     batch: Batch,
     /// `None` while nobody reads.
     sender: Option<flume::Sender<Entry>>,
-    spare: flume::Receiver<Batch>,
+    spare: Arc<Pool>,
     /// What will be said with the next batch.
     mark: Mark,
     /// The watermark of the last batch.
@@ -57,7 +60,23 @@ pub struct Journal {
 /// The reading end.
 pub struct JournalReader {
     receiver: flume::Receiver<Entry>,
-    spare: flume::Sender<Batch>,
+    spare: Arc<Pool>,
+}
+
+/// Batches to be filled again, at most as many as were ever on their way. The one that came last goes first: it is still in the caches.
+#[derive(Default)]
+struct Pool(Mutex<Vec<Batch>>);
+
+impl Pool {
+    fn take(&self) -> Batch {
+        let batch = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        batch.unwrap_or_default()
+    }
+
+    fn give(&self, mut batch: Batch) {
+        batch.clear();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(batch);
+    }
 }
 
 impl JournalReader {
@@ -68,10 +87,8 @@ impl JournalReader {
     }
 
     /// Gives a batch back to be filled again.
-    pub fn recycle(&self, mut batch: Batch) {
-        batch.clear();
-        // A full pool means that the batch is one too many.
-        let _ = self.spare.try_send(batch);
+    pub fn recycle(&self, batch: Batch) {
+        self.spare.give(batch);
     }
 }
 
@@ -80,25 +97,25 @@ impl Journal {
     #[must_use]
     pub fn new() -> (Journal, JournalReader) {
         let (sender, receiver) = flume::bounded(DEPTH);
-        let (spare_sender, spare) = flume::bounded(DEPTH);
-        let journal = Journal { sender: Some(sender), spare, ..Journal::closed() };
-        (journal, JournalReader { receiver, spare: spare_sender })
+        let journal = Journal { sender: Some(sender), ..Journal::closed() };
+        let spare = journal.spare.clone();
+        (journal, JournalReader { receiver, spare })
     }
 
     /// A journal that writes nothing, with a reader that reads nothing.
     #[must_use]
     pub fn unwritten() -> (Journal, JournalReader) {
         let (_, receiver) = flume::bounded(0);
-        let (spare, _) = flume::bounded(0);
-        (Journal::closed(), JournalReader { receiver, spare })
+        let journal = Journal::closed();
+        let spare = journal.spare.clone();
+        (journal, JournalReader { receiver, spare })
     }
 
     fn closed() -> Journal {
-        let (_, spare) = flume::bounded(0);
         Journal {
             batch: Batch::new(),
             sender: None,
-            spare,
+            spare: Arc::default(),
             mark: Mark::default(),
             flushed: None,
             opened: None,
@@ -191,8 +208,7 @@ impl Journal {
     /// Hands the batch over; waits while the async side is behind. `released`: effects up to here have left the gate.
     pub fn flush(&mut self, released: Position) {
         let Some(sender) = &self.sender else { return };
-        let next = self.spare.try_recv().unwrap_or_else(|_| Batch::new());
-        let batch = std::mem::replace(&mut self.batch, next);
+        let batch = std::mem::replace(&mut self.batch, self.spare.take());
         let mark = Mark { released: released.min(self.mark.watermark), ..self.mark };
         self.flushed = Some(mark.watermark);
         self.opened = None;
@@ -245,5 +261,27 @@ mod tests {
         };
         assert_eq!(filled_by(60), ENOUGH);
         assert_eq!(filled_by(1024), ENOUGH_PAYLOAD / 1024);
+    }
+    #[test]
+    fn the_batch_that_came_back_last_is_filled_first() {
+        let (mut journal, reader) = Journal::new();
+        let mut written = || {
+            journal.event(Position(1), Event::Frame(&[1])).unwrap();
+            journal.arrived(Position(1), 0);
+            journal.flush(Position(1));
+            match reader.entries().recv() {
+                Ok(Entry::Batch(batch, _)) => batch,
+                _ => panic!("a batch was handed over"),
+            }
+        };
+        let place = |batch: &Batch| match batch.records().next().map(|record| record.what) {
+            Some(Record::Event(Event::Frame(bytes))) => bytes.as_ptr(),
+            _ => panic!("a frame was written"),
+        };
+        let batches = [written(), written(), written()];
+        let last = place(&batches[2]);
+        batches.into_iter().for_each(|batch| reader.recycle(batch));
+        let _being_filled = written();
+        assert_eq!(place(&written()), last);
     }
 }
