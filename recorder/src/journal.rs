@@ -1,12 +1,9 @@
 //! The log's end on the guest's thread: records go into a batch, full or due batches go to the async side.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use echovisor_event::{Digest, Event, Position};
-use echovisor_log::{Batch, Mark, PushError, Record};
+use echovisor_log::{Batch, Mark, Pool, PushError, Record};
 
 use crate::rounds::Captured;
 
@@ -44,7 +41,7 @@ pub struct Journal {
     batch: Batch,
     /// `None` while nobody reads.
     sender: Option<flume::Sender<Entry>>,
-    spare: Arc<Pool>,
+    spare: Pool,
     /// What will be said with the next batch.
     mark: Mark,
     /// The watermark of the last batch.
@@ -60,23 +57,7 @@ pub struct Journal {
 /// The reading end.
 pub struct JournalReader {
     receiver: flume::Receiver<Entry>,
-    spare: Arc<Pool>,
-}
-
-/// Batches to be filled again, at most as many as were ever on their way. The one that came last goes first: it is still in the caches.
-#[derive(Default)]
-struct Pool(Mutex<Vec<Batch>>);
-
-impl Pool {
-    fn take(&self) -> Batch {
-        let batch = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        batch.unwrap_or_default()
-    }
-
-    fn give(&self, mut batch: Batch) {
-        batch.clear();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(batch);
-    }
+    spare: Pool,
 }
 
 impl JournalReader {
@@ -115,7 +96,7 @@ impl Journal {
         Journal {
             batch: Batch::new(),
             sender: None,
-            spare: Arc::default(),
+            spare: Pool::new(DEPTH),
             mark: Mark::default(),
             flushed: None,
             opened: None,
@@ -261,27 +242,5 @@ mod tests {
         };
         assert_eq!(filled_by(60), ENOUGH);
         assert_eq!(filled_by(1024), ENOUGH_PAYLOAD / 1024);
-    }
-    #[test]
-    fn the_batch_that_came_back_last_is_filled_first() {
-        let (mut journal, reader) = Journal::new();
-        let mut written = || {
-            journal.event(Position(1), Event::Frame(&[1])).unwrap();
-            journal.arrived(Position(1), 0);
-            journal.flush(Position(1));
-            match reader.entries().recv() {
-                Ok(Entry::Batch(batch, _)) => batch,
-                _ => panic!("a batch was handed over"),
-            }
-        };
-        let place = |batch: &Batch| match batch.records().next().map(|record| record.what) {
-            Some(Record::Event(Event::Frame(bytes))) => bytes.as_ptr(),
-            _ => panic!("a frame was written"),
-        };
-        let batches = [written(), written(), written()];
-        let last = place(&batches[2]);
-        batches.into_iter().for_each(|batch| reader.recycle(batch));
-        let _being_filled = written();
-        assert_eq!(place(&written()), last);
     }
 }

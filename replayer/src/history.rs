@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use echovisor_log::{Batch, Mark};
+use echovisor_log::{Batch, Mark, Pool};
 
 /// A batch that has come in.
 pub struct Arrived {
@@ -58,7 +58,7 @@ pub struct Incoming {
     /// What has come in.
     pub fed: flume::Receiver<Fed>,
     /// Where used batches go.
-    pub spare: flume::Sender<Batch>,
+    pub spare: Pool,
     /// Nobody wants to know any more what the rest of the log leads to.
     pub given_up: Arc<AtomicBool>,
     /// The log has ended because of [`Fed::GoBack`].
@@ -79,9 +79,7 @@ impl History for Incoming {
         }
     }
 
-    fn recycle(&mut self, mut batch: Batch) {
-        batch.clear();
-        // A full pool means that the batch is one too many.
-        let _ = self.spare.try_send(batch);
+    fn recycle(&mut self, batch: Batch) {
+        self.spare.give(batch);
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use echovisor_event::{Digest, NodeId, Position, VmId};
 use echovisor_log::{
-    Batch,
+    Pool,
     arbiter::{Answer, Mode, Question, Record},
     link::{
         Ack, Address, Diverged, Fingerprint, HandOver, Hello, LinkError, Message, Ready, Resume, Sender,
@@ -316,13 +316,7 @@ impl Engine {
 
     /// The primary said something, which came in at the moment `at`. A batch's records go into one of `spare`, if there is
     /// any.
-    pub fn message(
-        &mut self,
-        now: Duration,
-        at: Instant,
-        message: Message<'_>,
-        spare: Option<&flume::Receiver<Batch>>,
-    ) {
+    pub fn message(&mut self, now: Duration, at: Instant, message: Message<'_>, spare: Option<&Pool>) {
         let received = match self.inbox.take(message, at, spare) {
             Ok(received) => received,
             Err(unfit) => return self.unfit(now, &unfit),

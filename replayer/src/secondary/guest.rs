@@ -11,7 +11,7 @@ use std::{
 };
 
 use echovisor_event::{Digest, Nanos};
-use echovisor_log::Batch;
+use echovisor_log::Pool;
 use echovisor_machine::{
     ConfigError, Machine, MachineConfig, MachineState, Memory, RestoreError, StateError,
     cpu::{Cpu, CpuError},
@@ -69,7 +69,7 @@ pub(super) struct Guest<C> {
     /// Where its log comes from; dropping this ends the log.
     fed: flume::Sender<Fed>,
     /// Batches to be filled again.
-    pub(super) spare: flume::Receiver<Batch>,
+    pub(super) spare: Pool,
     /// How far it is.
     pub(super) progress: Arc<Progress>,
     /// The end of loading.
@@ -91,13 +91,13 @@ impl<C: Cpu + Send + 'static> Guest<C> {
         cpu: MakeCpu<C>,
     ) -> std::io::Result<Guest<C>> {
         let (sender, fed) = flume::bounded(DEPTH + ORDERS);
-        let (used, spare) = flume::bounded(SPARE);
+        let spare = Pool::new(SPARE);
         let (tell_loaded, loaded) = oneshot::channel();
         let (tell_news, news) = flume::bounded(ORDERS);
         let (tell_end, ended) = oneshot::channel();
         let given_up = Arc::new(AtomicBool::new(false));
-        let incoming = Incoming { fed, spare: used, given_up: given_up.clone(), told: false };
-        let (spoils, spoilt) = flume::bounded(SPARE);
+        let incoming = Incoming { fed, spare: spare.clone(), given_up: given_up.clone(), told: false };
+        let (spoils, spoilt) = flume::bounded(ORDERS);
         let told = progress.clone();
         thread::Builder::new().name("vcpu".into()).spawn(move || {
             let digest = fetched.begin.digest;

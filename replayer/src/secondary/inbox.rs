@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use echovisor_event::Position;
 use echovisor_log::{
-    Batch, DecodeError, Decoder,
+    DecodeError, Decoder, Pool,
     link::{HandOver, Heartbeat, Message, Resume, SyncBegin},
 };
 use echovisor_snapshot::sync::{Answer, WalkError};
@@ -89,7 +89,7 @@ impl Inbox {
         &mut self,
         message: Message<'a>,
         at: Instant,
-        spare: Option<&flume::Receiver<Batch>>,
+        spare: Option<&Pool>,
     ) -> Result<Received<'a>, Unfit> {
         match message {
             Message::SyncBegin(begin) => Ok(Received::State(begin)),
@@ -118,7 +118,7 @@ impl Inbox {
                 let (Some(decoder), Some(place)) = (&mut self.decoder, &mut self.place) else {
                     return Err(Unfit::Order("a batch"));
                 };
-                let mut batch = spare.and_then(|spare| spare.try_recv().ok()).unwrap_or_default();
+                let mut batch = spare.map(Pool::take).unwrap_or_default();
                 let head = decoder.decode(body, &mut batch)?;
                 place.sequence = head.sequence.saturating_add(1);
                 self.log_bytes += body.len() as u64;
