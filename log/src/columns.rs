@@ -131,6 +131,7 @@ pub(crate) struct Column<'a> {
 }
 
 /// What is wrong with a column, before it is known at which record.
+#[derive(Debug)]
 pub(crate) struct Problem(pub(crate) &'static str, pub(crate) &'static str);
 
 impl<'a> Column<'a> {
@@ -151,10 +152,7 @@ impl<'a> Column<'a> {
     /// A length that is at most `max`.
     pub(crate) fn length(&mut self, max: usize) -> Result<usize, Problem> {
         let len = self.number()?;
-        usize::try_from(len)
-            .ok()
-            .filter(|len| *len <= max)
-            .ok_or(Problem(self.name, "longer than its kind may be"))
+        usize::try_from(len).ok().filter(|len| *len <= max).ok_or(Problem(self.name, "longer than it may be"))
     }
 
     fn end(&self) -> Result<(), Problem> {
@@ -164,17 +162,16 @@ impl<'a> Column<'a> {
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(columns: &'a ArchivedColumns) -> Reader<'a> {
-        let column = Column::new;
         Reader {
-            payload: column("payload", &columns.payload),
-            headers: column("headers", &columns.headers),
-            flows: column("flows", &columns.flows),
-            repeats: column("repeats", &columns.repeats),
-            lengths: column("lengths", &columns.lengths),
-            numbers: column("numbers", &columns.numbers),
-            steps: column("steps", &columns.steps),
+            payload: Column::new("payload", &columns.payload),
+            headers: Column::new("headers", &columns.headers),
+            flows: Column::new("flows", &columns.flows),
+            repeats: Column::new("repeats", &columns.repeats),
+            lengths: Column::new("lengths", &columns.lengths),
+            numbers: Column::new("numbers", &columns.numbers),
+            steps: Column::new("steps", &columns.steps),
             codes: &columns.codes,
-            head: column("head", &columns.head),
+            head: Column::new("head", &columns.head),
             record: 0,
         }
     }

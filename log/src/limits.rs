@@ -18,8 +18,8 @@ pub(crate) const BURST_PAYLOAD_MAX: usize = BURST_MAX * FRAME_MAX;
 /// Records that one position may add beside its frames (clock, wall, console, entropy, checkpoint, digests, stop), with room.
 pub(crate) const BURST_EXTRA_RECORDS: usize = 16;
 
-/// Column bytes of one record beside its payload: code, position, number, length, flow and header fields, each at its
-/// longest.
+/// Column bytes of one record beside its payload: code, position, number, length, flow, repeats and header fields, each at
+/// its longest.
 const RECORD_COLUMNS_MAX: usize = 128;
 
 /// A batch as it is before compression, bytes: every payload byte, every record's columns, the fixed part. What

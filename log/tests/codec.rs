@@ -406,7 +406,7 @@ fn the_largest_batch_is_within_bounds() {
 }
 
 /// The promise of the log's size: requests with random keys and values in batches of 10 cost less than a quarter of their
-/// frames (measured: 0.19; `cargo run --release --example traffic` prints the table).
+/// frames (measured: 0.17; `cargo run --release --example traffic` prints the table).
 #[test]
 fn replication_costs_a_fraction_of_the_traffic() {
     let mut clients = Clients::new(50, Value::Digits, true);

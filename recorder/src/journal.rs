@@ -15,7 +15,7 @@ pub const FLUSH_AFTER: Duration = Duration::from_millis(1);
 /// up to what is enough for a batch.
 pub const FLUSH_ALONE_AFTER: Duration = Duration::from_millis(100);
 
-/// With so many records a batch goes, though it has room for more: to encode them takes a quarter of a millisecond, as long as a guest
+/// With so many records a batch goes, though it has room for more: to encode them takes a fifth of a millisecond, as long as a guest
 /// and its clients can do without the processor that the other side takes, because there are requests on their way.
 const ENOUGH: usize = 1024;
 

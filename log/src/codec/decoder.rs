@@ -37,7 +37,7 @@ impl Decoder {
         Decoder { carried: Carried::new(start), raw, decompressor, broken: false }
     }
 
-    /// Goes on to another segment. Memory is kept.
+    /// Goes on to another segment. The decompressor's memory is kept.
     pub fn start(&mut self, start: SegmentStart) {
         self.carried = Carried::new(start);
         self.broken = false;

@@ -95,7 +95,7 @@ impl Encoder {
         }
     }
 
-    /// Begins the next segment, in this term, and returns its start. Memory is kept.
+    /// Begins the next segment, in this term, and returns its start. The compressor's memory is kept.
     pub fn next_segment(&mut self, term: Term) -> SegmentStart {
         let start = self.carried.following(term);
         self.carried = Carried::new(start);

@@ -194,8 +194,11 @@ fn a_frame_that_repeats_what_there_was_not_is_refused() {
     assert!(read(&columns()).unwrap().1.records().eq(batch.records()));
 
     type Change = fn(&mut Columns);
-    let cases: [(&str, Change); 6] = [
+    let cases: [(&str, Change); 8] = [
         ("repeats", |columns| columns.repeats.clear()),
+        // Less of the second than that, and less of the first.
+        ("repeats", |columns| (columns.lengths, columns.repeats) = (numbers(&[76, 8]), numbers(&[9, 0]))),
+        ("repeats", |columns| (columns.lengths, columns.repeats) = (numbers(&[76, 12]), numbers(&[11, 0]))),
         ("repeats", |columns| columns.repeats = numbers(&[11, 0])),
         ("repeats", |columns| columns.repeats = numbers(&[8, 3])),
         ("repeats", |columns| columns.repeats = numbers(&[8, 0, 0])),

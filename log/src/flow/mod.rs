@@ -45,8 +45,7 @@ impl FlowTable {
             varint::put(&mut columns.flows, slot as u64 + 1);
             varint::put(&mut columns.lengths, data.len() as u64);
             changes.put(&mut columns.headers);
-            let repeat = Repeat::find(flow.data(), data);
-            columns.payload.extend_from_slice(repeat.put(data, &mut columns.repeats));
+            columns.payload.extend_from_slice(Repeat::put(flow.kept(), data, &mut columns.repeats));
             flow.follow(frame);
             return;
         }
@@ -70,10 +69,10 @@ impl FlowTable {
         let flow = flow.ok_or(Problem("flows", "no such flow"))?;
         let len = columns.lengths.length(FRAME_MAX - flow.headers().len())?;
         let changes = Changes::take(&mut columns.headers)?;
-        let repeat = Repeat::take(&mut columns.repeats, flow.data(), len)?;
+        let repeat = Repeat::take(&mut columns.repeats, flow.kept(), len)?;
         let start = out.len();
         out.extend_from_slice(flow.headers());
-        repeat.join(flow.data(), columns.payload.bytes(repeat.new_of(len))?, out);
+        repeat.join(flow.kept(), columns.payload.bytes(repeat.new_of(len))?, out);
         flow.apply(&changes, &mut out[start..]);
         flow.follow(&out[start..]);
         Ok(())

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// How much of a frame's data stands in the data before them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Repeat {
     /// Bytes at their beginning that stood there, too.
     front: usize,
@@ -17,22 +17,25 @@ pub(super) struct Repeat {
 }
 
 impl Repeat {
-    /// What `data` repeat of the `last` ones: as much of their beginning as there is, then as much of their end.
-    pub(super) fn find(last: &[u8], data: &[u8]) -> Repeat {
+    /// Appends what `data` repeat of the `last` ones: as much of their beginning as there is, then as much of their end. Returns what is
+    /// new. Where nothing can be repeated, nothing is said.
+    pub(super) fn put<'a>(last: &[u8], data: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+        if last.is_empty() || data.is_empty() {
+            return data;
+        }
         let front = common_front(last, data);
-        Repeat { front, back: common_back(&last[front..], &data[front..]) }
+        let back = common_back(&last[front..], &data[front..]);
+        varint::put(out, front as u64);
+        varint::put(out, back as u64);
+        &data[front..data.len() - back]
     }
 
-    /// Appends how much is repeated, and returns what is new in `data`.
-    pub(super) fn put<'a>(&self, data: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
-        varint::put(out, self.front as u64);
-        varint::put(out, self.back as u64);
-        &data[self.front..data.len() - self.back]
-    }
-
-    /// Takes from a column that came from outside how much `len` bytes of data repeat of the `last` ones.
+    /// Takes from a column that came from outside what `len` bytes of data repeat of the `last` ones.
     pub(super) fn take(column: &mut Column<'_>, last: &[u8], len: usize) -> Result<Repeat, Problem> {
         let most = last.len().min(len);
+        if most == 0 {
+            return Ok(Repeat { front: 0, back: 0 });
+        }
         let front = column.length(most)?;
         Ok(Repeat { front, back: column.length(most - front)? })
     }
@@ -50,7 +53,7 @@ impl Repeat {
     }
 }
 
-/// How many bytes are the same at the beginnings. Compares words: a request is often short, and all of it is looked at.
+/// How many bytes are the same at the beginnings. Compares words: most of a request is the same, and all of that is looked at.
 fn common_front(a: &[u8], b: &[u8]) -> usize {
     let (a_words, b_words) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
     for (index, (a, b)) in zip(a_words, b_words).enumerate() {
@@ -85,17 +88,34 @@ mod tests {
 
     /// How much `data` repeat of `last`, and that they come out as they went in.
     fn repeated(last: &[u8], data: &[u8]) -> (usize, usize) {
-        let found = Repeat::find(last, data);
         let mut out = Vec::new();
-        let new = found.put(data, &mut out);
-        assert_eq!(new.len(), found.new_of(data.len()));
+        let new = Repeat::put(last, data, &mut out);
         let mut column = Column::new("repeats", &out);
-        let taken = Repeat::take(&mut column, last, data.len()).unwrap_or_default();
-        assert_eq!(taken, found);
+        let taken = Repeat::take(&mut column, last, data.len()).unwrap();
+        assert!(column.number().is_err(), "nothing is left over");
+        assert_eq!(taken.new_of(data.len()), new.len());
         let mut joined = Vec::new();
         taken.join(last, new, &mut joined);
         assert_eq!(joined, data);
-        (found.front, found.back)
+        (taken.front, taken.back)
+    }
+
+    #[test]
+    fn no_more_is_repeated_than_either_has() {
+        let take = |last: usize, len, front, back| {
+            let mut bytes = Vec::new();
+            varint::put(&mut bytes, front);
+            varint::put(&mut bytes, back);
+            Repeat::take(&mut Column::new("repeats", &bytes), &vec![0; last], len)
+        };
+        for (last, len, front, back) in [(2, 3, 3, 0), (3, 2, 3, 0), (3, 3, 2, 2), (2, 3, 1, 2), (3, 2, 0, 3)]
+        {
+            assert!(take(last, len, front, back).is_err(), "{front} and {back} of {last} and {len}");
+        }
+        for (last, len, front, back) in [(2, 3, 2, 0), (3, 2, 2, 0), (3, 3, 2, 1), (3, 2, 0, 2)] {
+            let repeat = Repeat { front: front as usize, back: back as usize };
+            assert_eq!(take(last, len, front, back).unwrap(), repeat);
+        }
     }
 
     #[test]
@@ -118,8 +138,9 @@ mod tests {
         ) {
             let [last, data] = middles.map(|middle| [&front[..], &middle, &back].concat());
             let (found_front, found_back) = repeated(&last, &data);
+            // What is between begins and ends differently, or one of them has nothing there.
             let [last, data] = [&last, &data].map(|bytes| &bytes[found_front..bytes.len() - found_back]);
-            prop_assert!(found_front >= front.len() && found_front + found_back >= front.len() + back.len().min(last.len().min(data.len())));
+            prop_assert!(found_front >= front.len());
             prop_assert!(last.is_empty() || data.is_empty() || last[0] != data[0] && last.last() != data.last());
         }
     }

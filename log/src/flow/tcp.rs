@@ -16,9 +16,9 @@ const IP: usize = 20;
 const TCP: usize = ETHERNET + IP;
 
 /// Longest headers: TCP's may have 60 bytes.
-const LEN_MAX: usize = TCP + 60;
+const HEADERS_MAX: usize = TCP + 60;
 
-/// Longest data that are remembered: requests, but not the segments of a bulk transfer, of which none is like the one before.
+/// Longest data that are remembered: requests, but not the segments of a bulk transfer, of which hardly one is like the one before.
 const DATA_MAX: usize = 512;
 
 const ETHERTYPE: Range<usize> = 12..14;
@@ -56,12 +56,14 @@ pub(super) struct Segment<'a> {
 
 /// The last frame of a flow, and what it lets expect.
 pub(super) struct Flow {
-    /// The headers, and the data if they are remembered.
-    bytes: [u8; LEN_MAX + DATA_MAX],
+    /// Its headers; behind them the data that are remembered.
+    bytes: [u8; HEADERS_MAX + DATA_MAX],
     /// Length of all headers, bytes.
     len: usize,
-    /// Bytes of data behind the headers.
-    data: u32,
+    /// Length of the last frame's data, bytes.
+    data_len: u32,
+    /// Length of the data that are remembered, bytes: the last ones of a length that is.
+    kept: usize,
     /// By how much the last frame acknowledged more than the one before it.
     ack_step: u32,
 }
@@ -114,7 +116,8 @@ impl<'a> Segment<'a> {
 impl Flow {
     /// A flow that begins with this frame.
     pub(super) fn new(first: &Segment<'_>) -> Flow {
-        let mut flow = Flow { bytes: [0; LEN_MAX + DATA_MAX], len: first.len, data: 0, ack_step: 0 };
+        let bytes = [0; HEADERS_MAX + DATA_MAX];
+        let mut flow = Flow { bytes, len: first.len, data_len: 0, kept: 0, ack_step: 0 };
         flow.follow(first.frame);
         flow.ack_step = 0;
         flow
@@ -129,12 +132,9 @@ impl Flow {
         &self.bytes[..self.len]
     }
 
-    /// The data of the last frame, if there were some and they are remembered.
-    pub(super) fn data(&self) -> &[u8] {
-        match self.data as usize {
-            data @ ..=DATA_MAX => &self.bytes[self.len..][..data],
-            _ => &[],
-        }
+    /// The last data that are remembered; there may be none.
+    pub(super) fn kept(&self) -> &[u8] {
+        &self.bytes[self.len..][..self.kept]
     }
 
     /// How `next`, the following frame of this flow, differs from what is expected; `None` if in more than can be told.
@@ -157,7 +157,7 @@ impl Flow {
             |range: Range<usize>| get16(frame, range.clone()).wrapping_sub(get16(&self.bytes, range));
         Some(Changes {
             ip_id: difference16(IP_ID).wrapping_sub(1),
-            seq: difference(SEQ).wrapping_sub(self.data),
+            seq: difference(SEQ).wrapping_sub(self.data_len),
             ack: difference(ACK).wrapping_sub(self.ack_step),
             window: difference16(WINDOW),
             flags: frame[FLAGS] ^ self.bytes[FLAGS],
@@ -171,7 +171,7 @@ impl Flow {
     /// one and its own data.
     pub(super) fn apply(&self, changes: &Changes, frame: &mut [u8]) {
         add16(frame, IP_ID, changes.ip_id.wrapping_add(1));
-        add32(frame, SEQ, changes.seq.wrapping_add(self.data));
+        add32(frame, SEQ, changes.seq.wrapping_add(self.data_len));
         add32(frame, ACK, changes.ack.wrapping_add(self.ack_step));
         add16(frame, WINDOW, changes.window);
         frame[FLAGS] ^= changes.flags;
@@ -192,11 +192,15 @@ impl Flow {
 
     /// Expects what comes behind `frame`, which has headers of the same length.
     pub(super) fn follow(&mut self, frame: &[u8]) {
-        let data = frame.len() - self.len;
-        self.data = data as u32;
+        let (headers, data) = frame.split_at(self.len);
+        self.data_len = data.len() as u32;
         self.ack_step = get32(frame, ACK).wrapping_sub(get32(&self.bytes, ACK));
-        let kept = if data <= DATA_MAX { frame.len() } else { self.len };
-        self.bytes[..kept].copy_from_slice(&frame[..kept]);
+        self.bytes[..self.len].copy_from_slice(headers);
+        // A bare acknowledgement is not what the next request is like.
+        if (1..=DATA_MAX).contains(&data.len()) {
+            self.kept = data.len();
+            self.bytes[self.len..][..data.len()].copy_from_slice(data);
+        }
     }
 
     fn has_stamps(&self) -> bool {

@@ -29,7 +29,7 @@ use crate::{
 const DEPTH: usize = 8192;
 
 /// Room beside them for telling the thread to go back, and for what it tells of that: a few times while the link is lost, and once as
-/// the guest goes live.
+/// the guest goes live. And for the faults that tests make.
 const ORDERS: usize = 16;
 
 /// Batches that are kept to be filled again.
