@@ -62,7 +62,7 @@ pub(super) struct Flow {
     len: usize,
     /// Length of the last frame's data, bytes.
     data_len: u32,
-    /// Length of the data that are remembered, bytes: the last ones of a length that is.
+    /// Length of the data that are remembered, bytes: those of the last frame that had some, and not too many.
     kept: usize,
     /// By how much the last frame acknowledged more than the one before it.
     ack_step: u32,
